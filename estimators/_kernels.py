@@ -1,0 +1,186 @@
+"""The compiled loops: the only module that knows numba, itself imported when the first stream is filtered."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numba.extending import overload, register_jitable
+from numba.np.unsafe import ndarray
+
+from estimators import _arithmetic
+
+toward = register_jitable(_arithmetic.toward)
+to_fixed_tuple: Callable[..., Any] = ndarray.to_fixed_tuple  # compiled, it takes (array, length)
+
+
+@overload(_arithmetic.where)
+def _where(condition, chosen, otherwise):  # type: ignore[no-untyped-def]
+    return lambda condition, chosen, otherwise: chosen if condition else otherwise
+
+
+def _compile(function: Callable[..., Any], cache: bool = True) -> Callable[..., Any]:
+    # Strict IEEE arithmetic: a compiled stream and a step in plain Python give the same bits.
+    try:
+        compiled: Callable[..., Any] = njit(function, cache=cache, nogil=True, error_model="numpy")
+    except RuntimeError:  # no folder can be written, neither beside the source nor the user's cache
+        compiled = njit(function, nogil=True, error_model="numpy")
+    return compiled
+
+
+def _importable(function: Callable[..., Any]) -> bool:
+    """Whether another process finds the function by its name, without which a cache key never recurs."""
+    return function.__module__ != "__main__" and "<locals>" not in function.__qualname__
+
+
+def _fingerprint(*functions: Callable[..., Any]) -> str:
+    """Digest of the sources that a loop inlines: numba's cache looks at the loop's own file only."""
+    source = "".join(inspect.getsource(f) for f in functions) + inspect.getsource(_arithmetic)
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+@functools.cache
+def recursion(
+    predict: Callable[..., Any], correct: Callable[..., Any], state_type: type, coefficients_type: type
+) -> Callable[..., None]:
+    """Compile the whole-stream loop of one recursive estimator.
+
+    loop(samples (T, C), coefficients (K, C), state (F, C), mean (T, C), variance (T, C) or (0, 0),
+    gain (T, C)) writes its last three arguments and leaves the last state in ``state``.
+    """
+    predict, correct = register_jitable(predict), register_jitable(correct)
+    fingerprint = _fingerprint(predict, correct)
+    fields = len(state_type._fields)  # type: ignore[attr-defined]
+    arguments = len(coefficients_type._fields)  # type: ignore[attr-defined]
+    names = state_type._fields  # type: ignore[attr-defined]
+    variance_field = names.index("variance") if "variance" in names else -1
+
+    def loop(samples: Any, coefficients: Any, state: Any, mean: Any, variance: Any, gain: Any) -> None:
+        fingerprint  # noqa: B018  a captured value is part of the key under which numba caches
+        for t in range(samples.shape[0]):
+            for c in range(samples.shape[1]):
+                given = coefficients_type(*to_fixed_tuple(coefficients[:, c], arguments))
+                current = predict(given, state_type(*to_fixed_tuple(state[:, c], fields)))
+                sample = samples[t, c]
+                moved = 0.0
+                if sample == sample:
+                    current, moved = correct(given, current, sample)
+                for k in range(fields):
+                    state[k, c] = current[k]
+                mean[t, c] = current[0]
+                state[0, c] = mean[t, c]  # a mean kept in float32 is rounded at every step
+                gain[t, c] = moved
+                if variance_field >= 0:
+                    variance[t, c] = current[variance_field]
+
+    return _compile(loop, cache=_importable(predict))
+
+
+@functools.cache
+def replay() -> Callable[..., None]:
+    """Compile the replay of recorded gains: loop(gain (T, C), z (T, C), start (C,), mean (T, C))."""
+    fingerprint = _fingerprint()
+
+    def loop(gain: Any, z: Any, start: Any, mean: Any) -> None:
+        fingerprint  # noqa: B018
+        for t in range(gain.shape[0]):
+            for c in range(gain.shape[1]):
+                if gain[t, c] != 0.0:
+                    start[c] = toward(start[c], z[t, c], gain[t, c])
+                mean[t, c] = start[c]
+
+    return _compile(loop)
+
+
+@functools.cache
+def squared_weights() -> Callable[..., None]:
+    """Compile the sum of squared weights behind every mean: loop(gain (T, C), power (T, C))."""
+
+    def loop(gain: Any, power: Any) -> None:
+        for c in range(gain.shape[1]):
+            current = 0.0
+            for t in range(gain.shape[0]):
+                moved = gain[t, c]
+                current = (1.0 - moved) * (1.0 - moved) * current + moved * moved
+                power[t, c] = current
+
+    return _compile(loop)
+
+
+@functools.cache
+def smoother() -> Callable[..., None]:
+    """Compile the backward pass on a filtered random walk: loop(q (C,), mean (T, C), variance (T, C)).
+
+    Overwrites filtered moments with smoothed ones. Rauch, Tung, Striebel (1965), AIAA J. 3, eqs. 3.29-3.31,
+    with the variance as J q + J^2 P[t+1], which is exact for an infinite P[t] too.
+    """
+    fingerprint = _fingerprint()
+
+    def loop(q: Any, mean: Any, variance: Any) -> None:
+        fingerprint  # noqa: B018
+        for t in range(mean.shape[0] - 2, -1, -1):
+            for c in range(mean.shape[1]):
+                back = 1.0 if q[c] == 0.0 else 1.0 / (1.0 + q[c] / variance[t, c])
+                mean[t, c] = toward(mean[t, c], mean[t + 1, c], back)
+                variance[t, c] = back * q[c] + back * back * variance[t + 1, c]
+
+    return _compile(loop)
+
+
+@functools.cache
+def windowed_mean() -> Callable[..., None]:
+    """Compile means over sliding windows: loop(window, y (N + T, C), mean (T, C), present (T, C)).
+
+    Row t averages what is present in y[t+1 : t+1+N] and counts it; an empty window holds the last mean.
+    A window is the tail of one block of N samples and the head of the next, so a sample that has left
+    takes no part in any later sum; both sums carry their rounding error (Knuth's TwoSum).
+    """
+
+    def loop(window: int, y: Any, mean: Any, present: Any) -> None:
+        tail = np.empty(window + 1)
+        tail_error = np.empty(window + 1)
+        tail_count = np.empty(window + 1)
+        for c in range(mean.shape[1]):
+            last = mean[0, c] if mean.shape[0] > 0 else 0.0  # the caller leaves the held mean here
+            head = head_error = head_count = 0.0
+            for t in range(mean.shape[0]):
+                j = (t + 1) % window
+                if t == 0 or j == 0:
+                    block = (t + 1) // window * window
+                    total = error = count = 0.0
+                    tail[window] = tail_error[window] = tail_count[window] = 0.0
+                    for k in range(window - 1, -1, -1):
+                        value = y[block + k, c]
+                        if value == value:
+                            summed = total + value
+                            back = summed - total
+                            error += (total - (summed - back)) + (value - back)
+                            total = summed
+                            count += 1.0
+                        tail[k] = total
+                        tail_error[k] = error
+                        tail_count[k] = count
+                    head = head_error = head_count = 0.0
+                if j > 0:
+                    value = y[t + window, c]
+                    if value == value:
+                        summed = head + value
+                        back = summed - head
+                        head_error += (head - (summed - back)) + (value - back)
+                        head = summed
+                        head_count += 1.0
+                count = tail_count[j] + head_count
+                if count > 0.0:
+                    summed = tail[j] + head
+                    back = summed - tail[j]
+                    error = (tail[j] - (summed - back)) + (head - back)
+                    last = (summed + (error + (tail_error[j] + head_error))) / count
+                mean[t, c] = last
+                present[t, c] = count
+
+    return _compile(loop)

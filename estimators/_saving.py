@@ -1,0 +1,67 @@
+"""States as plain data: estimator, parameters and schema version beside the numbers, no pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+SCHEMA = 1
+_SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def pack(estimator: Any, state: Any) -> dict[str, Any]:
+    """Return the plain data of a state: numbers, text, lists and mappings that strict JSON can carry."""
+    return {
+        "schema": SCHEMA,
+        "estimator": type(estimator).__name__,
+        "parameters": {f.name: _plain(getattr(estimator, f.name)) for f in dataclasses.fields(estimator)},
+        "state": {name: _plain(value) for name, value in zip(state._fields, state, strict=True)},
+    }
+
+
+def unpack(estimator: Any, state_type: type, data: Mapping[str, Any]) -> Any:
+    """Return the state that ``pack`` made of this estimator's; ValueError where anything differs."""
+    name = type(estimator).__name__
+    try:
+        schema, saved_by, parameters, fields = (
+            data[key] for key in ("schema", "estimator", "parameters", "state")
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{name}: this is no saved state; to_dict makes one") from error
+    if schema != SCHEMA:
+        raise ValueError(f"{name}: the state has schema {schema!r}; this version reads schema {SCHEMA}")
+    if saved_by != name:
+        raise ValueError(f"{name}: the state was saved by {saved_by}; it can go on only there")
+    for field in dataclasses.fields(estimator):
+        mine, theirs = _plain(getattr(estimator, field.name)), parameters.get(field.name)
+        if mine != theirs:
+            raise ValueError(
+                f"{name}: the state was saved under {field.name}={theirs}, not {field.name}={mine}"
+            )
+    expected = state_type._fields  # type: ignore[attr-defined]
+    if not isinstance(fields, Mapping) or set(fields) != set(expected):
+        raise ValueError(f"{name}: the saved state must hold {', '.join(expected)}")
+    return state_type(*(_restore(name, key, fields[key]) for key in expected))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)) and not isinstance(value, float):
+        flat = [_plain(v) for v in np.asarray(value, dtype=np.float64).ravel().tolist()]
+        return {"dtype": str(value.dtype), "shape": list(value.shape), "values": flat}
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return float(value) if isinstance(value, float) else value
+
+
+def _restore(name: str, field: str, value: Any) -> Any:
+    try:
+        if isinstance(value, Mapping):
+            flat = [_SPELLED[v] if isinstance(v, str) else float(v) for v in value["values"]]
+            return np.array(flat, dtype=np.dtype(value["dtype"])).reshape(value["shape"])[()]
+        return _SPELLED[value] if isinstance(value, str) else float(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{name}: the saved {field} is damaged: {str(value)[:60]}") from error

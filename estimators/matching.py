@@ -1,0 +1,34 @@
+"""The setting of one kind of estimator that corresponds to a given one of another kind."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+_BY = {
+    "noise_gain": ("noise_gain", "from_noise_gain"),
+    "delay": ("group_delay", "from_group_delay"),
+    "mse": ("signal_to_noise", "from_signal_to_noise"),
+}
+
+
+def matched(
+    kind: type[T], given: Any, by: Literal["noise_gain", "delay", "mse"] = "noise_gain", **parameters: Any
+) -> T:
+    """Return the estimator of a kind that equals a given one in noise gain, in delay, or in purpose.
+
+    by="noise_gain": same variance left of white noise; "delay": same lag on a ramp; "mse": the best of that
+    kind on the random walk for which the given one is best. Windows round, so exact ties between EMA and
+    MovingAverage need beta = (N - 1)/(N + 1). parameters: further ones of the kind, such as r of a Kalman.
+    Raises ValueError where no such setting exists, TypeError for kinds without these closed forms.
+    """
+    if by not in _BY:
+        raise ValueError(f"by={by!r} is not valid; it must be one of {', '.join(map(repr, _BY))}")
+    quantity, constructor = _BY[by]
+    for owner, name in ((given, quantity), (kind, constructor)):
+        if not hasattr(owner, name):
+            label = owner.__name__ if isinstance(owner, type) else type(owner).__name__
+            raise TypeError(f"{label} cannot be matched by {by}: it has no {name}")
+    estimator: T = getattr(kind, constructor)(getattr(given, quantity), **parameters)
+    return estimator

@@ -1,0 +1,227 @@
+"""The mean over the last N samples (FIR), without drift: what has left the window leaves no trace."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from estimators._base import BaseEstimator
+from estimators._parameters import real, whole
+from estimators.protocol import Trait
+from estimators.results import Run, align
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+_LARGE, _SCALE = 2.0**960, 2.0**-64  # sums of larger values are formed in smaller units, lest they overflow
+
+
+class MovingAverageState(NamedTuple):
+    """Mean over the window, held while the window is empty, and the window, oldest first, NaN where empty."""
+
+    mean: Any
+    window: NDArray[np.float64]
+
+    @property
+    def variance(self) -> None:
+        """None: no error is stated."""
+
+
+@dataclass(frozen=True, eq=False)
+class MovingAverage(BaseEstimator):
+    """Mean of the last ``window`` samples, of those there are until it is full.
+
+    window: int >= 1, ValueError otherwise; it never broadcasts. A missing sample leaves its slot empty; the
+    mean is over the samples present, and an empty window holds the last mean.
+    """
+
+    window: int
+
+    State = MovingAverageState
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "window", whole(self, "window", self.window, 1))
+
+    @classmethod
+    def from_noise_gain(cls, noise_gain: Any) -> Self:
+        """Round the window to the nearest with this noise gain, in (0, 1]; ValueError outside."""
+        name = f"{cls.__name__}.from_noise_gain"
+        g = real(name, "noise_gain", noise_gain, lambda g: (g > 0) & (g <= 1), "in (0, 1]")
+        return cls(_rounded(1.0 / g))
+
+    @classmethod
+    def from_group_delay(cls, group_delay: Any) -> Self:
+        """Round the window to the nearest with this lag on a ramp in samples, >= 0; ValueError otherwise."""
+        name = f"{cls.__name__}.from_group_delay"
+        d = real(name, "group_delay", group_delay, lambda d: (d >= 0) & np.isfinite(d), ">= 0 samples")
+        return cls(_rounded(2.0 * d + 1.0))
+
+    @classmethod
+    def from_signal_to_noise(cls, s: Any) -> Self:
+        """Take the window of least error on a random walk of s = q/r > 0; ValueError otherwise.
+
+        The error 1/N + s (N - 1)(2 N - 1) / (6 N), in units of r, is least where N (N - 1) <= 3/s + 1/2 <=
+        N (N + 1).
+        """
+        name = f"{cls.__name__}.from_signal_to_noise"
+        ratio = real(name, "s", s, lambda v: v > 0, "> 0, a ratio of variances q/r")
+        bound = 3.0 / np.float64(ratio) + 0.5
+        return cls(max(1, math.ceil(0.5 * (math.sqrt(1.0 + 4.0 * bound) - 1.0))))
+
+    @property
+    def signal_to_noise(self) -> float:
+        """q/r of the random walk on which this window has the least error: 3 / (N^2 - 1/2)."""
+        return 3.0 / (self.window**2 - 0.5)
+
+    @property
+    def steady_gain(self) -> float:
+        """Weight of the newest sample in a full window, 1/N."""
+        return 1.0 / self.window
+
+    @property
+    def effective_window(self) -> float:
+        """N samples."""
+        return float(self.window)
+
+    @property
+    def time_constant(self) -> float:
+        """Samples until the step response, a ramp of slope 1/N, crosses 1 - 1/e."""
+        return self.window * -math.expm1(-1.0)
+
+    @property
+    def half_life(self) -> float:
+        """Samples until the step response crosses 1/2: N/2."""
+        return 0.5 * self.window
+
+    @property
+    def group_delay(self) -> float:
+        """Delay of the linear-phase window in samples, (N - 1) / 2."""
+        return 0.5 * (self.window - 1)
+
+    @property
+    def noise_gain(self) -> float:
+        """Variance of the mean over that of white noise, 1/N."""
+        return 1.0 / self.window
+
+    @property
+    def cutoff(self) -> float:
+        """First frequency of half power in cycles per sample; NaN for N = 1, which passes everything."""
+        if self.window == 1:
+            return math.nan
+        low, high = 0.0, 1.0 / self.window  # the gain falls from 1 to 0 between these
+        for _ in range(64):
+            middle = 0.5 * (low + high)
+            power = (
+                math.sin(math.pi * middle * self.window) / (self.window * math.sin(math.pi * middle))
+            ) ** 2
+            low, high = (middle, high) if power > 0.5 else (low, middle)
+        return 0.5 * (low + high)
+
+    def impulse_response(self, n: int) -> NDArray[np.float64]:
+        """1/N for N samples, then 0, shape (n,); ValueError unless n is an int >= 0."""
+        age = np.arange(whole(self, "n", n, 0))
+        return np.where(age < self.window, 1.0 / self.window, 0.0)
+
+    def step_response(self, n: int) -> NDArray[np.float64]:
+        """min((k + 1)/N, 1) for k = 0 to n - 1, shape (n,); ValueError unless n is an int >= 0."""
+        age = np.arange(whole(self, "n", n, 0))
+        return np.minimum((age + 1.0) / self.window, 1.0)
+
+    def frequency_response(self, f: ArrayLike) -> NDArray[np.complex128]:
+        """sin(pi f N) / (N sin(pi f)) exp(-i pi f (N - 1)), f in cycles per sample, shape of f."""
+        half = np.pi * np.asarray(f, dtype=np.float64)
+        sine = np.sin(half)
+        multiple = np.abs(np.asarray(f) % 1.0) == 0.0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            response = (
+                np.sin(half * self.window) / (self.window * sine) * np.exp(-1j * half * (self.window - 1))
+            )
+        return np.where(multiple, 1.0 + 0.0j, response)[()]
+
+    @property
+    def state_bytes(self) -> int:
+        """8 N: the samples in the window; the mean follows from them."""
+        return 8 * self.window
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """Linear, equivariant, and with a memory that ends."""
+        return frozenset(
+            {Trait.LINEAR, Trait.SHIFT_EQUIVARIANT, Trait.SCALE_EQUIVARIANT, Trait.FINITE_MEMORY}
+        )
+
+    def _start(self, channels: tuple[int, ...]) -> MovingAverageState:
+        return MovingAverageState(np.full(channels, np.nan), np.full((self.window, *channels), np.nan))
+
+    def _step(self, state: MovingAverageState, sample: Any) -> MovingAverageState:
+        newest = np.asarray(sample)[np.newaxis]
+        window = np.concatenate([state.window[1:], newest])
+        if newest.ndim > 1:
+            return MovingAverageState(self._means(state, newest)[0][0], window)
+        present = window[~np.isnan(window)]
+        mean = _exact_mean(present) if present.size else state.mean
+        return MovingAverageState(mean, window)
+
+    def _filter(self, samples: NDArray[np.float64], start: MovingAverageState, mean: NDArray[Any]) -> Run:
+        rows = np.broadcast_to(align(samples, mean.shape[1:]), mean.shape)
+        means, present = self._means(start, rows)
+        mean[...] = means
+        with np.errstate(divide="ignore"):
+            gain = np.where(np.isnan(rows), 0.0, 1.0 / present)
+        window = np.concatenate([start.window, rows])[rows.shape[0] :]
+        last = means[-1] if rows.shape[0] else start.mean
+        state = MovingAverageState(np.array(last), np.array(window))
+        return Run(
+            estimator=self, samples=samples, start=start, mean=mean, variance=None, gain=gain, state=state
+        )
+
+    def _replay(self, run: Run, z: NDArray[np.float64], initial: NDArray[np.float64]) -> NDArray[np.float64]:
+        unknown = np.isnan(run.start.mean)
+        before = MovingAverageState(
+            np.where(unknown, np.nan, initial), np.where(np.isnan(run.start.window), np.nan, initial)
+        )
+        means, _ = self._means(before, np.where(np.isnan(run.aligned_samples), np.nan, z))
+        return means
+
+    def _squared_weights(self, run: Run) -> NDArray[np.float64]:
+        rows = np.broadcast_to(run.aligned_samples, run.mean.shape)
+        _, present = self._means(run.start, rows)
+        return _held(1.0 / np.where(present > 0, present, np.nan))
+
+    def _means(
+        self, start: MovingAverageState, rows: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Means and numbers of samples present over each window, both of shape (T, *channels)."""
+        from estimators import _kernels
+
+        flat = (rows.shape[0], int(np.prod(rows.shape[1:])))
+        past = np.asarray(start.window, dtype=np.float64).reshape(self.window, flat[1])
+        mean, present = np.empty(flat), np.empty(flat)
+        mean[:1] = np.asarray(start.mean, dtype=np.float64).reshape(-1)
+        y = np.concatenate([past, rows.reshape(flat)])
+        scale = 1.0 if np.max(np.abs(y), initial=0.0, where=~np.isnan(y)) < _LARGE else _SCALE
+        mean[:1] *= scale
+        _kernels.windowed_mean()(self.window, y * scale if scale != 1.0 else y, mean, present)
+        return mean.reshape(rows.shape) / scale, present.reshape(rows.shape)
+
+
+def _exact_mean(values: NDArray[np.float64]) -> float:
+    scale = 1.0 if np.max(np.abs(values)) < _LARGE else _SCALE
+    return math.fsum(values * scale) / values.size / scale
+
+
+def _held(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fill NaN with the last number before it along time."""
+    index = np.where(
+        np.isnan(values), 0, np.arange(values.shape[0]).reshape((-1,) + (1,) * (values.ndim - 1))
+    )
+    return np.take_along_axis(values, np.maximum.accumulate(index, axis=0), axis=0)
+
+
+def _rounded(window: Any) -> int:
+    if np.ndim(window) > 0:
+        raise ValueError("MovingAverage: window must be an int >= 1; it does not broadcast over channels")
+    return max(1, round(float(window)))

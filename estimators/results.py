@@ -1,0 +1,186 @@
+"""What a filtered stream returns: estimates, the last state, and what follows from them when asked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from estimators._base import BaseEstimator
+    from estimators._samples import Wrap
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One pass of an estimator over a stream: raw arrays of shape (T, *channels), for derived quantities."""
+
+    estimator: BaseEstimator
+    samples: NDArray[np.float64]
+    start: Any
+    mean: NDArray[Any]
+    variance: NDArray[Any] | None
+    gain: NDArray[np.float64]
+    state: Any
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return self.mean.shape[1:]
+
+    @property
+    def aligned_samples(self) -> NDArray[np.float64]:
+        """Samples with axes added so that they broadcast against (T, *channels)."""
+        return align(self.samples, self.channels)
+
+    def before(self, name: str) -> NDArray[Any]:
+        """Return a state field as it stood before each sample, shape (T, *channels)."""
+        rows = getattr(self, name)
+        first = np.broadcast_to(np.asarray(getattr(self.start, name), dtype=rows.dtype), self.channels)
+        return np.concatenate([first[np.newaxis], rows])[:-1]
+
+
+@dataclass(frozen=True, eq=False)
+class FilterResult:
+    """Estimates of one stream, shape (T, *channels); pandas where the stream was pandas.
+
+    ``mean`` after each sample; ``variance`` of its error, None for estimators that have none; ``gain``, the
+    weight given to each sample, 0 where it was missing; ``state`` to go on from. Everything else is computed
+    when asked, from the samples as they are then: do not overwrite the stream before.
+    """
+
+    mean: Any
+    variance: Any
+    gain: Any
+    state: Any
+    _run: Run = field(repr=False)
+    _wrap: Wrap = field(repr=False)
+
+    @property
+    def innovation(self) -> Any:
+        """Sample minus the mean before it, shape (T, *channels); NaN where either is missing."""
+        return self._wrap(self._innovation())
+
+    @property
+    def innovation_variance(self) -> Any:
+        """Variance that the model states for each innovation; None where there is no model."""
+        variance = self._run.estimator._innovation_variance(self._run)
+        return None if variance is None else self._wrap(variance)
+
+    @property
+    def loglikelihood(self) -> Any:
+        """Gaussian log-likelihood per channel, constants included; None where there is no model.
+
+        Sums over samples that are present and have a proper prediction: after a diffuse start the first
+        sample adds nothing (n - 1 terms; Durbin and Koopman 2012, section 2.9.1, differs by that convention).
+        """
+        variance = self._run.estimator._innovation_variance(self._run)
+        if variance is None:
+            return None
+        innovation = self._innovation()
+        counted = np.isfinite(innovation) & np.isfinite(variance)
+        with np.errstate(invalid="ignore"):
+            terms = -0.5 * (np.log(2.0 * np.pi * variance) + innovation**2 / variance)
+        total = np.where(counted, terms, 0.0).sum(axis=0)
+        return float(total) if total.ndim == 0 else total
+
+    def interval(self, level: float = 0.95) -> Any:
+        """Lower and upper bound that contain the level with this probability; None without a variance.
+
+        ValueError unless 0 < level < 1.
+        """
+        if self._run.variance is None:
+            check_level(level)
+            return None
+        bounds = normal_bounds(self._run.mean, self._run.variance, level)
+        return tuple(self._wrap(bound) for bound in bounds)
+
+    def predictive_interval(self, level: float = 0.95) -> Any:
+        """Bounds for each sample as stated before it was seen; None where there is no model.
+
+        Row t bounds sample t from samples 0 to t - 1. ValueError unless 0 < level < 1.
+        """
+        variance = self._run.estimator._innovation_variance(self._run)
+        if variance is None:
+            check_level(level)
+            return None
+        bounds = normal_bounds(self._run.before("mean"), variance, level)
+        return tuple(self._wrap(bound) for bound in bounds)
+
+    @property
+    def noise_gain(self) -> Any:
+        """Sum of the squared weights behind each mean: what white noise of variance 1 would leave in it."""
+        return self._wrap(self._run.estimator._squared_weights(self._run))
+
+    def replay(self, z: Any, initial: Any = 0.0) -> Any:
+        """Apply the linear map that this run used (gains, chosen samples) to another stream.
+
+        z: shape (T,) or (T, *channels), finite wherever this run had a sample. initial: what the stream was
+        before the run, in place of the estimator's own start; without effect where it started from nothing.
+        With x = signal + noise, mean = replay(signal, initial) + replay(noise). Raises ValueError, TypeError.
+        """
+        from estimators._samples import as_stream
+
+        other, _ = as_stream(z, "raise")
+        run = self._run
+        if other.shape[0] != run.mean.shape[0]:
+            raise ValueError(f"z has {other.shape[0]} samples; this run had {run.mean.shape[0]}")
+        try:
+            other = np.broadcast_to(align(other, run.channels), run.mean.shape)
+            start = np.broadcast_to(np.asarray(initial, dtype=np.float64), run.channels)
+        except ValueError as error:
+            raise ValueError(
+                f"z of shape {other.shape} and initial of shape {np.shape(initial)} "
+                f"must broadcast to (T, *channels) = {run.mean.shape}"
+            ) from error
+        if np.any(np.isnan(other) & ~np.isnan(run.aligned_samples)):
+            raise ValueError("z is missing where this run had a sample; replay needs a value there")
+        return self._wrap(run.estimator._replay(run, other, start))
+
+    def _innovation(self) -> NDArray[np.float64]:
+        innovation: NDArray[np.float64] = self._run.aligned_samples - self._run.before("mean")
+        return innovation
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothResult:
+    """Estimates of one stream given all of it, shape (T, *channels); pandas where the stream was pandas."""
+
+    mean: Any
+    variance: Any
+    _moments: tuple[NDArray[np.float64], NDArray[np.float64]] = field(repr=False)
+    _wrap: Wrap = field(repr=False)
+
+    def interval(self, level: float = 0.95) -> Any:
+        """Bounds that contain the level with this probability; ValueError unless 0 < level < 1."""
+        return tuple(self._wrap(bound) for bound in normal_bounds(*self._moments, level))
+
+
+def align(samples: NDArray[Any], channels: tuple[int, ...]) -> NDArray[Any]:
+    """Add axes behind time so that (T, *S) broadcasts against (T, *channels) as S against channels."""
+    missing = len(channels) - (samples.ndim - 1)
+    return samples.reshape(samples.shape[:1] + (1,) * missing + samples.shape[1:])
+
+
+def check_level(level: float) -> None:
+    """Raise ValueError unless a probability lies strictly between 0 and 1."""
+    if not (isinstance(level, (int, float)) and 0.0 < level < 1.0):
+        raise ValueError(f"level={level!r} is not valid; level must be a probability in (0, 1)")
+
+
+def normal_bounds(
+    centre: NDArray[Any], variance: NDArray[Any], level: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Central interval of a normal distribution; all of the line where the variance is infinite."""
+    from statistics import NormalDist
+
+    check_level(level)
+    half = NormalDist().inv_cdf(0.5 + 0.5 * level) * np.sqrt(np.asarray(variance, dtype=np.float64))
+    unknown = np.isinf(half)
+    lower = np.where(unknown, -math.inf, centre - half)
+    upper = np.where(unknown, math.inf, centre + half)
+    return lower, upper

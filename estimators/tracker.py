@@ -1,0 +1,49 @@
+"""The one mutable object: an estimator with its state, for training loops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from estimators._samples import OnInfinite
+    from estimators.protocol import Estimator
+
+
+class Tracker:
+    """An estimator that keeps its state: ``update(x)`` returns the new mean.
+
+    Starts from ``state``, or takes its shape from the first sample. Every update makes a new state, so a mean
+    that was handed out never changes.
+    """
+
+    __slots__ = ("_on_infinite", "_started", "estimator", "state")
+
+    def __init__(self, estimator: Estimator, state: Any = None, *, on_infinite: OnInfinite = "raise") -> None:
+        self.estimator = estimator
+        self.state = estimator.init(None) if state is None else state
+        self._started = state is not None
+        self._on_infinite = on_infinite
+
+    def update(self, x: Any) -> Any:
+        """Take one sample of every channel and return the mean after it; raises as Estimator.update does."""
+        state = self.state if self._started else self.estimator.init(x)
+        self.state = self.estimator.update(state, x, on_infinite=self._on_infinite)
+        self._started = True
+        return self.state.mean
+
+    @property
+    def mean(self) -> Any:
+        """Mean after the last sample."""
+        return self.state.mean
+
+    @property
+    def variance(self) -> Any:
+        """Variance of the mean's error, None for estimators that have none."""
+        return self.state.variance
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint: ``estimator.tracker(estimator.from_dict(data))`` goes on from it."""
+        return self.estimator.to_dict(self.state)
+
+    def __repr__(self) -> str:
+        return f"Tracker({self.estimator!r}, mean={self.mean!r})"

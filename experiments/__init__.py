@@ -1,0 +1,1 @@
+"""Experiments that measure running estimators on common streams."""
