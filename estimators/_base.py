@@ -27,6 +27,8 @@ class BaseEstimator(ByValue, ABC):
 
     State: ClassVar[type]
     """NamedTuple of the state: ``mean`` first, ``variance`` a field or None."""
+    memory: ClassVar[str] = ""
+    """Parameter that sets how long samples are remembered, which ``matched`` chooses; empty without one."""
 
     @property
     @abstractmethod
@@ -269,7 +271,8 @@ class Recursive(BaseEstimator):
 
         power = np.empty((run.gain.shape[0], int(np.prod(run.channels))))
         _kernels.squared_weights()(run.gain.reshape(power.shape), power)
-        return power.reshape(run.gain.shape)
+        power = power.reshape(run.gain.shape)
+        return np.where((power == 0.0) & np.isnan(run.start.mean), np.nan, power)
 
     def _given(self) -> Any:
         return self._coefficients_type(*(getattr(self, name) for name in self.coefficients))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import operator
 from collections.abc import Callable
@@ -24,17 +25,27 @@ def real(
 ) -> Parameter:
     """Return a parameter as a float or a read-only float64 copy; ValueError names field, value and range."""
     label = owner if isinstance(owner, str) else type(owner).__name__
-    try:
-        numbers = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        numbers = np.array(np.nan)
-    if isinstance(value, (str, bytes)) or numbers.size == 0 or not np.all(inside(numbers)):
+    numbers = np.empty(0)
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        given = np.asarray(value)
+        if given.dtype.kind in "biufO":
+            numbers = np.array(given, dtype=np.float64)
+    if numbers.size == 0 or not np.all(inside(numbers)):
         raise ValueError(f"{label}: {field}={_brief(value)} is not valid; {field} must be {valid}")
     if numbers.ndim == 0:
         return float(numbers)
     numbers += 0.0  # one zero, so that equal values have equal bytes
     numbers.flags.writeable = False
     return numbers
+
+
+def fit_together(owner: object, **parameters: Any) -> None:
+    """Raise ValueError unless the shapes of these parameters broadcast."""
+    try:
+        np.broadcast_shapes(*map(np.shape, parameters.values()))
+    except ValueError as error:
+        shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in parameters.items())
+        raise ValueError(f"{type(owner).__name__}: the shapes of {shapes} do not broadcast") from error
 
 
 def whole(owner: object, field: str, value: Any, least: int) -> int:
@@ -50,7 +61,7 @@ def whole(owner: object, field: str, value: Any, least: int) -> int:
 
 
 def _brief(value: Any) -> str:
-    text = " ".join(repr(value).split())
+    text = " ".join(repr(value.item() if isinstance(value, np.generic) else value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -70,6 +81,12 @@ class ByValue:
 
     def __hash__(self) -> int:
         return hash((type(self).__qualname__, self._key()))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False  # which copies and pickles forget
+            object.__setattr__(self, name, value)
 
 
 def _value_key(value: Any) -> Any:

@@ -103,6 +103,8 @@ def _number(value: Any) -> float:
     if not isinstance(value, (str, bytes, bytearray, complex, np.complexfloating)):
         try:
             return float(value)
+        except OverflowError:  # an int or a Fraction beyond float64
+            return np.inf
         except (TypeError, ValueError):
             pass
     what = "text" if isinstance(value, (str, bytes)) else type(value).__name__

@@ -36,6 +36,8 @@ def unpack(estimator: Any, state_type: type, data: Mapping[str, Any]) -> Any:
         raise ValueError(f"{name}: the state has schema {schema!r}; this version reads schema {SCHEMA}")
     if saved_by != name:
         raise ValueError(f"{name}: the state was saved by {saved_by}; it can go on only there")
+    if not isinstance(parameters, Mapping):
+        raise ValueError(f"{name}: the saved parameters are damaged: {str(parameters)[:60]}")
     for field in dataclasses.fields(estimator):
         mine, theirs = _plain(getattr(estimator, field.name)), parameters.get(field.name)
         if mine != theirs:

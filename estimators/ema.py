@@ -10,7 +10,7 @@ import numpy as np
 
 from estimators._arithmetic import toward, where
 from estimators._base import Recursive
-from estimators._parameters import Parameter, real
+from estimators._parameters import Parameter, fit_together, real
 from estimators.protocol import Trait
 from estimators.response import SettledGain
 
@@ -44,6 +44,8 @@ class _Exponential(Recursive, SettledGain):
 
     beta: Parameter
 
+    memory = "beta"
+
     @property
     def steady_gain(self) -> Parameter:
         """1 - beta."""
@@ -53,7 +55,7 @@ class _Exponential(Recursive, SettledGain):
     def signal_to_noise(self) -> Parameter:
         """q/r of the random walk on which this beta has the least error: (1 - beta)^2 / beta."""
         beta = np.asarray(self.beta)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             ratio = (1.0 - beta) ** 2 / beta
         return float(ratio) if ratio.ndim == 0 else ratio
 
@@ -89,7 +91,7 @@ class _Exponential(Recursive, SettledGain):
     def from_cutoff(cls, cutoff: Any, **parameters: Any) -> Self:
         """From the frequency of half power in cycles per sample, in (0, 0.5]."""
         f = real(f"{cls.__name__}.from_cutoff", "cutoff", cutoff, _frequency, "in (0, 0.5] cycles per sample")
-        return cls(_beta_at_power(0.5, f), **parameters)
+        return cls(_beta_at_odds(1.0, f), **parameters)
 
     @classmethod
     def from_attenuation(cls, db: Any, f: Any, **parameters: Any) -> Self:
@@ -100,7 +102,9 @@ class _Exponential(Recursive, SettledGain):
         name = f"{cls.__name__}.from_attenuation"
         decibels = np.asarray(real(name, "db", db, _positive, "> 0 dB"))
         frequency = real(name, "f", f, _frequency, "in (0, 0.5] cycles per sample")
-        return cls(_beta_at_power(10.0 ** (-decibels / 10.0), frequency), **parameters)
+        with np.errstate(over="ignore"):
+            odds = 1.0 / np.expm1(decibels * (math.log(10.0) / 10.0))
+        return cls(_beta_at_odds(odds, frequency), **parameters)
 
     @classmethod
     def from_noise_gain(cls, noise_gain: Any, **parameters: Any) -> Self:
@@ -120,8 +124,9 @@ class _Exponential(Recursive, SettledGain):
     def from_signal_to_noise(cls, s: Any, **parameters: Any) -> Self:
         """From s = q/r > 0 of a random walk, with the least error on it: beta = 1 - K(s)."""
         name = f"{cls.__name__}.from_signal_to_noise"
-        ratio = real(name, "s", s, _positive, "> 0, a ratio of variances q/r")
-        return cls(1.0 - 2.0 / (1.0 + (1.0 + 4.0 / ratio) ** 0.5), **parameters)
+        ratio = real(name, "s", s, lambda v: v > 0, "> 0, a ratio of variances q/r")
+        with np.errstate(over="ignore"):
+            return cls(1.0 - 2.0 / (1.0 + (1.0 + 4.0 / ratio) ** 0.5), **parameters)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +147,7 @@ class EMA(_Exponential):
         object.__setattr__(self, "beta", beta)
         if self.initial is not None:
             initial = real(self, "initial", self.initial, np.isfinite, "finite, or None for the first sample")
+            fit_together(self, beta=beta, initial=initial)
             object.__setattr__(self, "initial", initial)
 
     @staticmethod
@@ -159,10 +165,9 @@ class EMA(_Exponential):
     def traits(self) -> frozenset[Trait]:
         """Linear; a stated start is a prior, and gives up equivariance to shift (and to scale unless 0)."""
         traits = {Trait.LINEAR}
-        remembers = self.initial is not None and np.any(np.asarray(self.beta) > 0)
-        if not remembers:
+        if self.initial is None:
             traits |= {Trait.SHIFT_EQUIVARIANT}
-        if not remembers or not np.any(self.initial):
+        if self.initial is None or not np.any(self.initial):
             traits |= {Trait.SCALE_EQUIVARIANT}
         if not np.any(self.beta):
             traits |= {Trait.FINITE_MEMORY}
@@ -222,6 +227,7 @@ def _power(base: float, time: Parameter) -> Parameter:
     return result
 
 
-def _beta_at_power(power: Any, frequency: Any) -> Any:
-    k = 2.0 * np.sin(np.pi * np.asarray(frequency)) ** 2 * power / (1.0 - power)
-    return 1.0 / (1.0 + k + np.sqrt(k * (2.0 + k)))
+def _beta_at_odds(odds: Any, frequency: Any) -> Any:
+    """Beta whose power P at a frequency has these odds, P / (1 - P)."""
+    k = 2.0 * np.sin(np.pi * np.asarray(frequency)) ** 2 * odds
+    return 1.0 / (1.0 + k + np.sqrt(k) * np.sqrt(2.0 + k))

@@ -10,9 +10,9 @@ import numpy as np
 
 from estimators._arithmetic import toward
 from estimators._base import Recursive
-from estimators._parameters import Parameter, real
+from estimators._parameters import Parameter, fit_together, real
 from estimators._samples import OnInfinite
-from estimators.ema import EMA
+from estimators.ema import EMA, _positive
 from estimators.protocol import Trait
 from estimators.response import SettledGain
 from estimators.results import Run, SmoothResult
@@ -46,6 +46,7 @@ class Kalman(Recursive, SettledGain):
 
     State = KalmanState
     coefficients = ("q", "r")
+    memory = "q"
 
     def __post_init__(self) -> None:
         def nonnegative(v: NDArray[np.float64]) -> Any:
@@ -53,6 +54,8 @@ class Kalman(Recursive, SettledGain):
 
         q = real(self, "q", self.q, nonnegative, ">= 0, a variance per sample")
         r = real(self, "r", self.r, nonnegative, ">= 0, a variance")
+        variance = real(self, "variance", self.variance, lambda v: v >= 0, ">= 0, or inf for a diffuse start")
+        fit_together(self, q=q, r=r, mean=self.mean, variance=variance)
         real(
             self,
             "q",
@@ -60,7 +63,6 @@ class Kalman(Recursive, SettledGain):
             lambda v: (v + np.asarray(r)) > 0,
             "> 0 where r = 0: without either there is no filter",
         )
-        variance = real(self, "variance", self.variance, lambda v: v >= 0, ">= 0, or inf for a diffuse start")
         known = np.isfinite(variance)
         mean = real(
             self, "mean", self.mean, lambda m: np.isfinite(m) | ~known, "finite where the variance is"
@@ -71,7 +73,9 @@ class Kalman(Recursive, SettledGain):
     @classmethod
     def from_beta(cls, beta: Any, r: Any = 1.0, **parameters: Any) -> Self:
         """Settle at the gain 1 - beta, beta in (0, 1): q = r (1 - beta)^2 / beta; ValueError outside."""
-        b = real(f"{cls.__name__}.from_beta", "beta", beta, lambda b: (b > 0) & (b < 1), "in (0, 1)")
+        name = f"{cls.__name__}.from_beta"
+        b = real(name, "beta", beta, lambda b: (b > 0) & (b < 1), "in (0, 1)")
+        r = real(name, "r", r, _positive, "> 0, a variance")
         return cls(q=(1.0 - b) ** 2 / b * r, r=r, **parameters)
 
     @classmethod
@@ -87,7 +91,9 @@ class Kalman(Recursive, SettledGain):
     @classmethod
     def from_signal_to_noise(cls, s: Any, r: Any = 1.0, **parameters: Any) -> Self:
         """From s = q/r > 0; ValueError otherwise."""
-        ratio = real(f"{cls.__name__}.from_signal_to_noise", "s", s, lambda v: v > 0, "> 0, a ratio q/r")
+        name = f"{cls.__name__}.from_signal_to_noise"
+        ratio = real(name, "s", s, _positive, "> 0, a ratio of variances q/r")
+        r = real(name, "r", r, _positive, "> 0, a variance")
         return cls(q=ratio * r, r=r, **parameters)
 
     @staticmethod
@@ -107,14 +113,14 @@ class Kalman(Recursive, SettledGain):
     @property
     def signal_to_noise(self) -> Parameter:
         """s = q/r."""
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             ratio = np.asarray(self.q) / np.asarray(self.r)
         return float(ratio) if ratio.ndim == 0 else ratio
 
     @property
     def steady_gain(self) -> Parameter:
         """2 / (1 + sqrt(1 + 4/s)), the positive root of K^2 = s (1 - K), free of cancellation."""
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             gain = 2.0 / (1.0 + np.sqrt(1.0 + 4.0 / np.asarray(self.signal_to_noise)))
         return float(gain) if gain.ndim == 0 else gain
 
@@ -154,9 +160,9 @@ class Kalman(Recursive, SettledGain):
 
     @property
     def traits(self) -> frozenset[Trait]:
-        """Linear, with a variance; equivariant where no proper prior takes part."""
+        """Linear, with a variance; equivariant without a proper prior (to scale also with one at 0)."""
         traits = {Trait.LINEAR, Trait.HAS_VARIANCE}
-        believes = np.isfinite(self.variance) & (np.asarray(self.r) > 0)
+        believes = np.isfinite(self.variance)
         if not np.any(believes):
             traits |= {Trait.SHIFT_EQUIVARIANT}
         if not np.any(believes & (np.asarray(self.mean) != 0.0)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -14,21 +15,26 @@ _BY = {
 
 
 def matched(
-    kind: type[T], given: Any, by: Literal["noise_gain", "delay", "mse"] = "noise_gain", **parameters: Any
+    kind: type[T] | T, given: Any, by: Literal["noise_gain", "delay", "mse"] = "noise_gain", **parameters: Any
 ) -> T:
     """Return the estimator of a kind that equals a given one in noise gain, in delay, or in purpose.
 
     by="noise_gain": same variance left of white noise; "delay": same lag on a ramp; "mse": the best of that
     kind on the random walk for which the given one is best. Windows round, so exact ties between EMA and
-    MovingAverage need beta = (N - 1)/(N + 1). parameters: further ones of the kind, such as r of a Kalman.
-    Raises ValueError where no such setting exists, TypeError for kinds without these closed forms.
+    MovingAverage need beta = (N - 1)/(N + 1). kind: a class, or an estimator of it whose other parameters are
+    kept; parameters: further ones of the kind, such as r of a Kalman. Raises ValueError where no such setting
+    exists, TypeError for kinds without these closed forms.
     """
     if by not in _BY:
         raise ValueError(f"by={by!r} is not valid; it must be one of {', '.join(map(repr, _BY))}")
+    cls: Any = kind if isinstance(kind, type) else type(kind)
+    if not isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        names = (field.name for field in dataclasses.fields(kind))
+        parameters = {n: getattr(kind, n) for n in names if n != cls.memory} | parameters
     quantity, constructor = _BY[by]
-    for owner, name in ((given, quantity), (kind, constructor)):
+    for owner, name in ((given, quantity), (cls, constructor)):
         if not hasattr(owner, name):
             label = owner.__name__ if isinstance(owner, type) else type(owner).__name__
             raise TypeError(f"{label} cannot be matched by {by}: it has no {name}")
-    estimator: T = getattr(kind, constructor)(getattr(given, quantity), **parameters)
+    estimator: T = getattr(cls, constructor)(getattr(given, quantity), **parameters)
     return estimator

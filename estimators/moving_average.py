@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -41,6 +42,7 @@ class MovingAverage(BaseEstimator):
     window: int
 
     State = MovingAverageState
+    memory = "window"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window", whole(self, "window", self.window, 1))
@@ -50,14 +52,15 @@ class MovingAverage(BaseEstimator):
         """Round the window to the nearest with this noise gain, in (0, 1]; ValueError outside."""
         name = f"{cls.__name__}.from_noise_gain"
         g = real(name, "noise_gain", noise_gain, lambda g: (g > 0) & (g <= 1), "in (0, 1]")
-        return cls(_rounded(1.0 / g))
+        with np.errstate(over="ignore"):
+            return cls(_whole_window(1.0 / np.asarray(g), round))
 
     @classmethod
     def from_group_delay(cls, group_delay: Any) -> Self:
         """Round the window to the nearest with this lag on a ramp in samples, >= 0; ValueError otherwise."""
         name = f"{cls.__name__}.from_group_delay"
         d = real(name, "group_delay", group_delay, lambda d: (d >= 0) & np.isfinite(d), ">= 0 samples")
-        return cls(_rounded(2.0 * d + 1.0))
+        return cls(_whole_window(2.0 * d + 1.0, round))
 
     @classmethod
     def from_signal_to_noise(cls, s: Any) -> Self:
@@ -68,8 +71,9 @@ class MovingAverage(BaseEstimator):
         """
         name = f"{cls.__name__}.from_signal_to_noise"
         ratio = real(name, "s", s, lambda v: v > 0, "> 0, a ratio of variances q/r")
-        bound = 3.0 / np.float64(ratio) + 0.5
-        return cls(max(1, math.ceil(0.5 * (math.sqrt(1.0 + 4.0 * bound) - 1.0))))
+        with np.errstate(over="ignore"):
+            bound = 3.0 / np.asarray(ratio) + 0.5
+        return cls(_whole_window(0.5 * (np.sqrt(1.0 + 4.0 * bound) - 1.0), math.ceil))
 
     @property
     def signal_to_noise(self) -> float:
@@ -221,7 +225,9 @@ def _held(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.take_along_axis(values, np.maximum.accumulate(index, axis=0), axis=0)
 
 
-def _rounded(window: Any) -> int:
+def _whole_window(window: Any, rounded: Callable[[float], int]) -> int:
     if np.ndim(window) > 0:
         raise ValueError("MovingAverage: window must be an int >= 1; it does not broadcast over channels")
-    return max(1, round(float(window)))
+    if not np.isfinite(window):
+        raise ValueError("MovingAverage: window=inf is not valid; window must be an int >= 1")
+    return max(1, rounded(float(window)))

@@ -88,6 +88,6 @@ class SettledGain(ABC):
 
 def _quiet(formula: Any, gain: Parameter) -> Parameter:
     """Evaluate at gains of 0 and 1 too, where the limits are infinite, zero or NaN by definition."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         value = formula(np.asarray(gain, dtype=np.float64)) + 0.0
     return float(value) if np.ndim(value) == 0 else value

@@ -83,7 +83,7 @@ class FilterResult:
             return None
         innovation = self._innovation()
         counted = np.isfinite(innovation) & np.isfinite(variance)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             terms = -0.5 * (np.log(2.0 * np.pi * variance) + innovation**2 / variance)
         total = np.where(counted, terms, 0.0).sum(axis=0)
         return float(total) if total.ndim == 0 else total

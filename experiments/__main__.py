@@ -1,0 +1,141 @@
+"""The command line: overrides in, one run folder and its table out; every problem is one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from experiments.setup import Setup
+
+EXAMPLES = """\
+five useful commands (kalmean is short for python -m experiments):
+  kalmean                                                       the main job, on synthetic gradient ratios
+  kalmean stream=recorded stream.path=log.csv stream.column=loss  the same on your own log
+  kalmean tune=rmse seeds=200                                   every estimator at its own best setting
+  kalmean 'estimators=[ema,kalman]' estimators.ema.beta=0.9 match=noise_gain
+  kalmean experiment=response                                   measured responses against closed forms
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one experiment; exit status 0, 2 for a setting that cannot be used, 130 for Ctrl-C."""
+    try:
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        print("kalmean: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"kalmean: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="kalmean",
+        description="Compare running estimators on the same streams; every setting is a Hydra override.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("-h", "--help", action="store_true", help="show groups, settings and useful commands")
+    parser.add_argument("--cfg", action="store_true", help="print the configuration and stop")
+    given = parser.parse_args(arguments)
+    if given.help:
+        print(_help(parser))
+        return 0
+
+    from experiments import config
+
+    composed, stream_name = config.composed(given.overrides)
+    setup, data_digest = _setup(composed, stream_name)
+    if given.cfg:
+        print(config.text(composed), end="")
+        return 0
+    return _run(composed, setup, data_digest, ["kalmean", *given.overrides])
+
+
+def _run(composed: DictConfig, setup: Setup, data_digest: str, command: list[str]) -> int:
+    from experiments import config, registry
+    from experiments.runs import RunFolder
+
+    name = str(config.resolved(composed, "experiment.name"))
+    folder = RunFolder(Path(composed.output), name, config.resolved(composed, ""), data_digest)
+    if folder.finished():
+        print(folder.text())
+        print(f"unchanged, from an earlier run: {folder.path}")
+        return 0
+    folder.prepare()
+    outcome = registry.experiment(name).run(setup)
+    folder.write(outcome, command, config.text(composed))
+    print(outcome.text)
+    print(f"written: {folder.path} (table.csv, summary.csv, summary.md, config.yaml, manifest.json, figures)")
+    return 0
+
+
+def _setup(composed: DictConfig, stream_name: str) -> tuple[Setup, str]:
+    """Build the run's ingredients; fills in what the configuration leaves to the stream."""
+    from experiments import config, registry
+    from experiments.setup import Setup
+
+    def pick(where: str, settings: Any, kinds: Any, default: str) -> Any:
+        if not isinstance(settings, dict):
+            raise config.ConfigError(f"{where}={settings} is not valid; it must be a mapping of settings")
+        kind = settings.pop("kind", default)
+        if kind not in kinds:
+            raise config.ConfigError(
+                f"{where}.kind={kind} is not available; {registry.nearest(str(kind), kinds)}"
+            )
+        return config.built(where, kinds[kind], settings)
+
+    stream = pick("stream", config.resolved(composed, "stream"), registry.stream_kinds(), stream_name)
+    steps = stream.length()
+    if composed.burn_in is None:
+        composed.burn_in = min(1000, steps // 4)
+    if not 0 <= composed.burn_in < steps:
+        raise config.ConfigError(
+            f"burn_in={composed.burn_in} is not valid; it must be in [0, {steps}), the stream's length"
+        )
+    if composed.stream.noise_variance is None:
+        composed.stream.noise_variance = stream.own_noise_variance()
+    kinds = registry.estimator_kinds()
+    estimators = {
+        name: pick(f"estimators.{name}", settings, kinds, name)
+        for name, settings in config.resolved(composed, "estimators").items()
+    }
+    experiment = config.resolved(composed, "experiment")
+    module = registry.experiment(experiment.pop("name"))
+    setup = Setup(
+        parameters=config.built("experiment", module.Parameters, experiment),
+        stream_name=stream_name,
+        stream=stream,
+        noise_variance=float(composed.stream.noise_variance),
+        estimators=estimators,
+        seeds=composed.seeds,
+        root_seed=composed.root_seed,
+        burn_in=composed.burn_in,
+        match=composed.match,
+        tune=composed.tune,
+    )
+    return setup, stream.digest()
+
+
+def _help(parser: argparse.ArgumentParser) -> str:
+    from experiments import config
+
+    lines = [parser.format_help(), "groups, chosen by group=name (estimators by a list of names):"]
+    for group in config.GROUPS:
+        lines.append(f"  {group}")
+        lines += [f"    {name:<20} {comment}" for name, comment in config.options(group).items()]
+    keys = (config.folder() / "config.yaml").read_text(encoding="utf-8").partition("\n\n")[2]
+    lines += ["", "settings and their defaults:", *(f"  {line}" for line in keys.splitlines()), "", EXAMPLES]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The main job: attenuation, lag, settling, error, coverage and memory of estimators on the same streams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.figures import line, styled
+from experiments.metrics import LEVEL, SETTLED, STEP, Trial, measure
+from experiments.runs import Outcome
+from experiments.setup import Setup
+from experiments.tables import Column, differences, markdown, summarise
+
+WITH_TRUTH = (
+    Column("attenuation_db", "atten. (dB)"),
+    Column("lag", "lag"),
+    Column("settling", "settling"),
+    Column("startup_rmse", "start-up RMSE"),
+    Column("rmse", "RMSE"),
+    Column("coverage", "coverage"),
+    Column("state_bytes", "bytes"),
+)
+WITHOUT_TRUTH = (
+    Column("implied_attenuation_db", "implied atten. (dB)"),
+    Column("mean_age", "mean age"),
+    Column("prediction_rmse", "prediction RMSE"),
+    Column("prediction_coverage", "pred. coverage"),
+    Column("state_bytes", "bytes"),
+)
+PARTS = (
+    Column("bias", "bias"),
+    Column("signal_mse", "signal error^2"),
+    Column("noise_mse", "noise error^2"),
+    Column("cross_mse", "cross term"),
+    Column("prediction_rmse", "prediction RMSE"),
+    Column("prediction_coverage", "pred. coverage"),
+)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """None beyond what every experiment has."""
+
+
+def run(setup: Setup) -> Outcome:
+    """Measure every estimator on the same repetitions; ValueError where match or tune finds no setting."""
+    setup, how = setup.chosen()
+    rows: list[pd.DataFrame] = []
+    first_trials: dict[str, Trial] = {}
+    for name, estimator in setup.estimators.items():
+        for seeds, trial in setup.trials(estimator):
+            rows.append(setup.rows("compare", name, seeds, measure(trial)))
+            first_trials.setdefault(name, trial)
+    table = pd.concat(rows, ignore_index=True)
+    summary = summarise(table)
+    return Outcome(table, summary, _text(setup, how, summary), _figures(setup, first_trials))
+
+
+def _text(setup: Setup, how: str, summary: pd.DataFrame) -> str:
+    known = setup.stream.has_truth
+    count = "1 stream" if setup.repetitions == 1 else f"{setup.repetitions} streams"
+    about = how or (f"root seed {setup.root_seed}" if known else "as recorded")
+    columns = WITH_TRUTH if known else WITHOUT_TRUTH
+    notes = [
+        f"± is half of a 95 % interval over the streams, n = {setup.repetitions}. "
+        f"{'Lag and settling' if known else 'Mean age'} in samples, RMSE in {setup.stream.unit},",
+        f"bytes of state per channel; coverage of 95 % intervals. Noise variance {setup.noise_variance:.4g}"
+        f"{'' if known else ', estimated from these recordings unless set'}.",
+    ]
+    blocks = [
+        f"compare on {setup.stream_name}: {count} of {setup.stream.length():,} samples "
+        f"({setup.stream.unit}),\n"
+        f"errors after the first {setup.burn_in:,}; {about}.",
+        markdown(summary, columns),
+        "\n".join(notes),
+        "Paired differences on the same streams:",
+        "\n".join(f"- {text}" for text in differences(summary, columns)),
+    ]
+    if known:
+        blocks += ["Where the squared error comes from, and what needs no truth:", markdown(summary, PARTS)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _figures(setup: Setup, trials: dict[str, Trial]) -> dict[str, Any]:
+    figures = {"estimates": _estimates(setup, trials)}
+    if setup.stream.has_truth:
+        figures["settling"] = _settling(setup, trials)
+    return figures
+
+
+def _estimates(setup: Setup, trials: dict[str, Trial]) -> Any:
+    """The first repetition at its start and later on: samples, truth, estimates, stated intervals."""
+    steps = setup.stream.length()
+    start = min(steps, 300)
+    later = slice(max(0, steps // 2 - 500), min(steps, steps // 2 + 500))
+    with styled() as pyplot:
+        figure, axes = pyplot.subplots(1, 2, figsize=(9.0, 3.6), width_ratios=(1, 1.6), sharey=True)
+        for axis, window, title in ((axes[0], slice(0, start), "start"), (axes[1], later, "later")):
+            time = np.arange(steps)[window]
+            drawn = next(iter(trials.values())).drawn
+            axis.plot(time, drawn.samples[window, 0], ".", color="#b5b5b5", markersize=2.5, label="samples")
+            if drawn.level is not None:
+                axis.plot(time, drawn.level[window, 0], color="#777777", linewidth=3.0, label="true level")
+            for index, (name, trial) in enumerate(trials.items()):
+                style = line(index)
+                bounds = trial.run.interval(LEVEL)
+                if bounds is not None:
+                    lower, upper = (np.clip(bound[window, 0], -1e6, 1e6) for bound in bounds)
+                    axis.fill_between(
+                        time, lower, upper, color=style["color"], alpha=0.18, linewidth=0,
+                        label=f"{name}, {LEVEL:.0%} interval",
+                    )  # fmt: skip
+                axis.plot(time, np.asarray(trial.run.mean)[window, 0], label=name, **style)
+            axis.set(xlabel="sample", title=title)
+        shown = next(iter(trials.values())).drawn.samples[:, 0]
+        low, high = np.nanquantile(shown, [0.02, 0.98])
+        axes[0].set(ylabel=setup.stream.unit, ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
+        handles, labels = axes[1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+        pyplot.close(figure)
+    return figure
+
+
+def _settling(setup: Setup, trials: dict[str, Trial]) -> Any:
+    """The replayed response to a step of the level, against the band in which it counts as settled."""
+    steps = setup.stream.length()
+    at = steps // 2
+    shown = slice(max(0, at - 50), min(steps, at + 450))
+    step = np.where(np.arange(steps) >= at, STEP * setup.noise_variance**0.5, 0.0)
+    with styled() as pyplot:
+        figure, axis = pyplot.subplots(figsize=(5.0, 3.2))
+        axis.axhspan(1.0 - SETTLED, 1.0 + SETTLED, color="#e8e8e8", zorder=0, label=f"within {SETTLED:.0%}")
+        for index, (name, trial) in enumerate(trials.items()):
+            response = trial.response_to(step)[:, 0] / step[-1]
+            axis.plot(np.arange(steps)[shown] - at + 1, response[shown], label=name, **line(index))
+        axis.set(xlabel="samples at the new level", ylabel="share of the step", ylim=(-0.03, 1.1))
+        axis.legend(loc="lower right")
+        pyplot.close(figure)
+    return figure

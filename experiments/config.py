@@ -1,0 +1,176 @@
+"""The only module that knows Hydra: composes a configuration, or says in one line why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from experiments import registry
+from experiments.settings import Match, Tune
+
+PACKAGE = Path(__file__).parent
+GROUPS = ("experiment", "stream", "estimators", "executor")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one line."""
+
+
+@dataclasses.dataclass
+class Root:
+    """Types of the fixed keys; the groups below them are typed by the classes that they configure."""
+
+    experiment: Any = None
+    stream: Any = None
+    estimators: dict[str, Any] = dataclasses.field(default_factory=dict)
+    executor: Any = None
+    seeds: int = 100
+    root_seed: int = 0
+    burn_in: int | None = None
+    match: Match = Match.none
+    tune: Tune = Tune.none
+    output: str = "results"
+
+
+def folder() -> Path:
+    """Where the configuration groups are: in the package when installed, beside it in the repository."""
+    installed = PACKAGE / "conf"
+    return installed if installed.is_dir() else PACKAGE.parent / "conf"
+
+
+def recordings(pattern: str) -> str:
+    """Path of the shipped recordings whose names match a pattern."""
+    installed = PACKAGE / "recordings"
+    home = installed if installed.is_dir() else PACKAGE.parent / "results" / "recordings"
+    return str(home / pattern)
+
+
+def options(group: str) -> dict[str, str]:
+    """Choices of a group, each with the comment that opens its file."""
+    choices = {}
+    for path in sorted((folder() / group).glob("*.yaml")):
+        comment = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("#"):
+                break
+            comment.append(line.lstrip("# "))
+        choices[path.stem] = " ".join(comment)
+    return choices
+
+
+def composed(overrides: Sequence[str]) -> tuple[DictConfig, str]:
+    """Compose the configuration under overrides in Hydra's grammar, and name the chosen stream.
+
+    Raises ConfigError for what does not fit.
+    """
+    _register()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder().resolve()), version_base="1.3"):
+            full = compose("config", overrides=list(overrides), return_hydra_config=True)
+        stream = str(full.hydra.runtime.choices.stream)
+        return OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"]), stream
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from error
+
+
+def resolved(config: DictConfig, key: str) -> Any:
+    """Plain data under a key, interpolations resolved; ConfigError where one cannot be."""
+    try:
+        node = OmegaConf.select(config, key)
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException as error:
+        raise ConfigError(_one_line(error)) from error
+
+
+def built(where: str, kind: Any, parameters: Mapping[str, Any]) -> Any:
+    """Make an object of plain settings; ConfigError names the setting where it refuses them."""
+    valid = [field.name for field in dataclasses.fields(kind)]
+    for name in parameters:
+        if name not in valid:
+            raise ConfigError(f"{where}.{name} is not a setting; {registry.nearest(name, valid)}")
+    try:
+        return kind(**parameters)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def text(config: DictConfig) -> str:
+    """The resolved configuration as YAML."""
+    return OmegaConf.to_yaml(config, resolve=True)
+
+
+def _register() -> None:
+    for name, function in (("divide", lambda a, b: float(a) / float(b)), ("recordings", recordings)):
+        OmegaConf.register_new_resolver(name, function, replace=True)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Root)
+    for name, kind in registry.estimator_kinds().items():
+        store.store(group="estimators/schema", name=name, node={name: _schema(kind, kind=name)})
+    for name, stream in registry.stream_kinds().items():
+        store.store(group="stream/schema", name=name, node=_schema(stream, kind=name))
+    for name in options("experiment"):
+        parameters = registry.experiment(name).Parameters
+        store.store(group="experiment/schema", name=name, node=_schema(parameters, name=name))
+    store.store(group="executor/schema", name="local", node={})
+
+
+def _schema(kind: type, /, **fixed: str) -> Any:
+    """Structured config of a dataclass: its own fields, types and defaults, plus what names it."""
+    # A parameter may be an array in the library; a row of a table has one value.
+    hints = typing.get_type_hints(kind, localns={"Parameter": float})
+    made: list[Any] = [(name, str, value) for name, value in fixed.items()]
+    for field in dataclasses.fields(kind):
+        if field.default is not dataclasses.MISSING:
+            made.append((field.name, hints[field.name], field.default))
+        elif field.default_factory is not dataclasses.MISSING:
+            made.append(
+                (field.name, hints[field.name], dataclasses.field(default_factory=field.default_factory))
+            )
+        else:
+            made.append((field.name, hints[field.name], MISSING))
+    return dataclasses.make_dataclass(f"{kind.__name__}Schema", made)
+
+
+def _one_line(error: Exception) -> str:
+    """Say which setting, which value and what would be valid; Hydra's own texts run over many lines."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    first = str(error).partition("\n")[0]
+    if isinstance(error, MissingConfigException):
+        found = re.search(r"Could not (?:find|load) '(?:(.*)/)?(.*?)'", str(error))
+        group, name = found.groups() if found else (None, first)
+        if group in GROUPS:
+            return f"{group}={name} is not available; {registry.nearest(name, options(group))}"
+        return f"{name} is no configuration group; {registry.nearest(name, GROUPS)}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}; write key=value, as in seeds=20 or estimators=[ema,kalman]"
+    if "Ambiguous value" in first:
+        return f"{first.split(chr(39))[1]} names several values; give one, or a list as key=[a,b]"
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        parent, _, key = (cause.full_key or "").rpartition(".")
+        valid = [str(name) for name in cause.parent_node or () if name != "hydra"]
+        where = f"{parent} has no setting {key!r}" if parent else f"{key!r} is not a setting"
+        return f"{where}; {registry.nearest(key, valid)}"
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        message = str(cause.msg).partition("\n")[0]
+        refused = re.match(
+            r"(?:Invalid v|V)alue '(.*?)'(?: .* could not be converted to (.*)|, (.*))", message
+        )
+        if refused:
+            value, kind, expected = refused.groups()
+            return (
+                f"{cause.full_key}={value} is not valid; {expected or 'it must be of type ' + kind.lower()}"
+            )
+        return f"{cause.full_key}: {message}"
+    return first

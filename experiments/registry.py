@@ -1,0 +1,65 @@
+"""Names to classes: estimators, streams and experiments are found where they are defined."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import estimators
+from estimators import Estimator
+from estimators._base import BaseEstimator
+from experiments import recorded, streams
+from experiments.streams import Stream
+
+
+@functools.cache
+def estimator_kinds() -> Mapping[str, type[Estimator]]:
+    """Every concrete estimator of the library under its name in snake case."""
+    kinds: dict[str, type[Estimator]] = {}
+    for module in pkgutil.iter_modules(estimators.__path__):
+        if not module.name.startswith("_"):
+            defined = importlib.import_module(f"estimators.{module.name}")
+            kinds |= _concrete(defined, BaseEstimator)
+    return kinds
+
+
+@functools.cache
+def stream_kinds() -> Mapping[str, type[Stream]]:
+    """Every concrete stream under its name in snake case."""
+    return _concrete(streams, Stream) | _concrete(recorded, Stream)
+
+
+def experiment(name: str) -> Any:
+    """Module of an experiment: ``Parameters``, a dataclass, and ``run(setup)``."""
+    return importlib.import_module(f"experiments.{name}")
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Say what would be valid in place of a name, the nearest first."""
+    options = list(valid)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    listed = ", ".join(options)
+    return f"did you mean {close[0]}? valid: {listed}" if close else f"valid: {listed}"
+
+
+def _concrete(module: Any, base: type) -> dict[str, Any]:
+    return {
+        snake_case(name): member
+        for name, member in vars(module).items()
+        if inspect.isclass(member)
+        and issubclass(member, base)
+        and member.__module__ == module.__name__
+        and not inspect.isabstract(member)
+        and not name.startswith("_")
+    }
+
+
+def snake_case(name: str) -> str:
+    """``DebiasedEMA`` to ``debiased_ema``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -1,0 +1,202 @@
+"""Impulse, step and frequency response, measured through the filter itself, against closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from estimators import EMA, LinearEstimator, matched
+from experiments.figures import line, styled
+from experiments.metrics import Measured
+from experiments.runs import Outcome
+from experiments.setup import Setup
+from experiments.streams import Array
+from experiments.tables import Column, markdown, summarise
+
+MARKS = {63: 1.0 - np.exp(-1.0), 86: 1.0 - np.exp(-2.0), 95: 1.0 - np.exp(-3.0)}
+"""Shares of a step that an exponential reaches after one, two and three time constants."""
+MEMORY = 45
+"""Effective windows after which no weight is left that a float64 sum could show: exp(-45) < 3e-20."""
+COLUMNS = (
+    Column("time_constant", "time constant"),
+    Column("half_life", "half-life"),
+    Column("group_delay", "delay"),
+    Column("noise_gain_db", "noise gain (dB)"),
+    Column("cutoff", "cutoff (cyc/sample)"),
+    *(Column(f"samples_to_{mark}", f"to {mark} %") for mark in MARKS),
+    Column("largest_error", "largest error"),
+)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """betas: the EMAs whose noise gain every estimator is matched to; frequencies: how many are probed."""
+
+    betas: list[float] = field(default_factory=lambda: [0.5, 0.9, 0.99, 0.999])
+    frequencies: int = 25
+
+    def __post_init__(self) -> None:
+        if not self.betas or not all(0.0 < beta < 1.0 for beta in self.betas):
+            raise ValueError(
+                f"experiment.betas={self.betas} is not valid; it must be a list of numbers in (0, 1)"
+            )
+        if self.frequencies < 2:
+            raise ValueError(
+                f"experiment.frequencies={self.frequencies} is not valid; it must be an int >= 2"
+            )
+
+
+@dataclass(frozen=True)
+class Response:
+    """Measured responses of a settled estimator: to an impulse, to a step, at ``frequencies``."""
+
+    estimator: LinearEstimator
+    impulse: Array
+    step: Array
+    frequencies: Array
+    gain: Any
+
+    @classmethod
+    def of(cls, estimator: LinearEstimator, frequencies: Array) -> Response:
+        """Settle on zeros, then filter an impulse, a step, and cosines and sines."""
+        n = int(np.ceil(MEMORY * float(np.max(estimator.effective_window)))) + 1
+        settled = estimator.filter(np.zeros(n)).state
+        time = np.arange(n, dtype=np.float64)
+        phase = 2.0 * np.pi * time[:, np.newaxis] * frequencies
+        waves = [estimator.filter(wave).mean[-1] for wave in (np.cos(phase), np.sin(phase))]
+        return cls(
+            estimator=estimator,
+            impulse=np.asarray(estimator.filter(np.where(time == 0, 1.0, 0.0), settled).mean),
+            step=np.asarray(estimator.filter(np.ones(n), settled).mean),
+            frequencies=frequencies,
+            gain=(waves[0] + 1j * waves[1]) * np.exp(-1j * phase[-1]),
+        )
+
+    def measured(self) -> Iterator[Measured]:
+        """Closed forms, and the largest differences to what was measured."""
+        estimator, h, n = self.estimator, self.impulse, len(self.impulse)
+        age = np.arange(n)
+        errors = {
+            "impulse_error": np.abs(h - estimator.impulse_response(n)).max(),
+            "step_error": np.abs(self.step - estimator.step_response(n)).max(),
+            "frequency_error": np.abs(self.gain - estimator.frequency_response(self.frequencies)).max(),
+            "noise_gain_error": abs(h @ h / estimator.noise_gain - 1.0),
+            "group_delay_error": abs((age @ h) / h.sum() - estimator.group_delay)
+            / max(1.0, estimator.group_delay),
+            "steady_gain_error": abs(h[0] / estimator.steady_gain - 1.0),
+        }
+        for name in ("time_constant", "half_life", "group_delay", "effective_window"):
+            yield _one(name, "samples", getattr(estimator, name))
+        yield _one("noise_gain_db", "dB", 10.0 * np.log10(estimator.noise_gain))
+        yield _one("cutoff", "cycles per sample", estimator.cutoff, "no cutoff")
+        for mark, share in MARKS.items():
+            # The last bits of a step may round away at the mark itself, where N times the share is whole.
+            yield _one(f"samples_to_{mark}", "samples", 1.0 + np.argmax(self.step >= share * (1.0 - 1e-12)))
+        for name, error in errors.items():
+            yield _one(name, "share", error)
+        yield _one("largest_error", "share", max(errors.values()))
+
+
+def run(setup: Setup) -> Outcome:
+    """Match every estimator to each beta's noise gain and measure it; ValueError where there is no match."""
+    frequencies = np.geomspace(0.001, 0.5, setup.parameters.frequencies)
+    responses, rows = {}, []
+    for beta in setup.parameters.betas:
+        for name, estimator in setup.estimators.items():
+            try:
+                alike = matched(estimator, EMA(beta))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"estimators.{name}: no setting matches beta={beta} ({error})") from error
+            if not isinstance(alike, LinearEstimator):
+                raise ValueError(
+                    f"estimators.{name}: {type(alike).__name__} has no closed forms to measure against"
+                )
+            label = f"{name}@{beta:g}"
+            responses[name, beta] = Response.of(alike, frequencies)
+            one = replace(setup, estimators={label: alike}, stream_name="impulse, step, waves")
+            rows.append(one.rows("response", label, [0], list(responses[name, beta].measured())))
+    table = pd.concat(rows, ignore_index=True)
+    summary = summarise(table)
+    betas = ", ".join(f"{beta:g}" for beta in setup.parameters.betas)
+    text = (
+        f"response: settled filters, matched in noise gain to EMAs of beta {betas}; times in samples.\n\n"
+        f"{markdown(summary, COLUMNS)}\n\n"
+        "To 63, 86, 95 %: samples of a unit step until the response has reached 1 - exp(-1), 1 - exp(-2),\n"
+        "1 - exp(-3), measured. Largest error: of the measured impulse, step and frequency responses, noise\n"
+        "gain, delay and gain, against the closed forms.\n"
+    )
+    return Outcome(table, summary, text, _figures(setup, responses))
+
+
+def _one(metric: str, unit: str, value: Any, missing: str = "") -> Measured:
+    return Measured(metric, unit, np.array([float(value)]), missing)
+
+
+def _figures(setup: Setup, responses: dict[tuple[str, float], Response]) -> dict[str, Any]:
+    betas, names = setup.parameters.betas, list(setup.estimators)
+    return {
+        "bode": _bode(betas, names, responses),
+        "step": _in_time(betas, names, responses, "step"),
+        "impulse": _in_time(betas, names, responses, "impulse"),
+    }
+
+
+def _panels(pyplot: Any, betas: list[float]) -> Any:
+    figure, axes = pyplot.subplots(
+        1, len(betas), figsize=(2.6 * len(betas) + 0.6, 3.1), squeeze=False, sharey=True
+    )
+    return figure, axes[0]
+
+
+def _bode(betas: list[float], names: list[str], responses: dict[tuple[str, float], Response]) -> Any:
+    f = np.geomspace(1e-4, 0.5, 2000)
+    with styled() as pyplot:
+        figure, axes = _panels(pyplot, betas)
+        for axis, beta in zip(axes, betas, strict=True):
+            for index, name in enumerate(names):
+                response = responses[name, beta]
+                closed = np.maximum(np.abs(response.estimator.frequency_response(f)), 1e-6)
+                axis.semilogx(f, 20.0 * np.log10(closed), label=name, **line(index))
+                level = 20.0 * np.log10(np.maximum(np.abs(response.gain), 1e-6))
+                axis.plot(response.frequencies, level, "o", markersize=2.2, color=line(index)["color"])
+            axis.set(title=f"β = {beta:g}", xlabel="frequency (cycles per sample)", ylim=(-75, 4))
+        axes[0].set_ylabel("magnitude (dB)")
+        axes[0].plot([], [], "o", markersize=2.2, color="#555555", label="measured")
+        _legend(figure, axes[0])
+        pyplot.close(figure)
+    return figure
+
+
+def _in_time(
+    betas: list[float], names: list[str], responses: dict[tuple[str, float], Response], what: str
+) -> Any:
+    with styled() as pyplot:
+        figure, axes = _panels(pyplot, betas)
+        for axis, beta in zip(axes, betas, strict=True):
+            tau = float(EMA(beta).time_constant)
+            n = max(6, int(np.ceil(5.0 * tau)))
+            for index, name in enumerate(names):
+                values = getattr(responses[name, beta], what)[:n]
+                values = values / (1.0 if what == "step" else 1.0 - beta)
+                axis.plot(np.arange(1, n + 1), values, label=name, **line(index))
+            for count, (mark, share) in enumerate(MARKS.items(), start=1):
+                if what == "step":
+                    axis.plot(
+                        [0, count * tau, count * tau], [share, share, 0], color="#999999", linewidth=0.7
+                    )
+                    axis.annotate(f"{mark} %", (0, share), (3, 2), textcoords="offset points", fontsize=7)
+            axis.set(title=f"β = {beta:g}", xlabel="samples", xlim=(0, n))
+        step = "share of the step (EMA's marks at 1, 2, 3 τ)"
+        axes[0].set_ylabel(step if what == "step" else "weight of a sample, over 1 - β")
+        _legend(figure, axes[0])
+        pyplot.close(figure)
+    return figure
+
+
+def _legend(figure: Any, axis: Any) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))

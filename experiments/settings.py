@@ -1,0 +1,99 @@
+"""Which settings are compared: as configured, matched to the first estimator, or tuned on other seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from estimators import EMA, Estimator, matched
+from experiments.metrics import mean_over_time
+from experiments.streams import Realisations, Stream
+
+BUDGET = 49
+"""Settings tried of every estimator when tuning."""
+TUNING_STREAMS = 20
+"""Repetitions, none of them evaluated, on which each setting is tried."""
+
+
+class Match(StrEnum):
+    """What all estimators share with the first one named."""
+
+    none = "none"
+    noise_gain = "noise_gain"
+    delay = "delay"
+    mse = "mse"
+
+
+class Tune(StrEnum):
+    """The error that each estimator's setting minimises on tuning streams."""
+
+    none = "none"
+    rmse = "rmse"
+    prediction_rmse = "prediction_rmse"
+
+
+def match_to_first(estimators: Mapping[str, Estimator], by: Match) -> dict[str, Estimator]:
+    """Match every estimator to the first one named, which stays as it is; ValueError where none fits."""
+    (name, first), *others = estimators.items()
+    return {name: first, **{other: _like(other, estimator, first, by) for other, estimator in others}}
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """Chooses each estimator's memory from the same number of settings, on streams that are not evaluated.
+
+    The settings tried are spaced evenly in the logarithm of the noise gain, from 1/2 to 4 over the stream's
+    length, for every kind alike.
+    """
+
+    stream: Stream
+    drawn: Realisations
+    by: Tune
+    burn_in: int
+
+    @classmethod
+    def on(cls, stream: Stream, by: Tune, root_seed: int, burn_in: int) -> Tuner:
+        """Draw the tuning streams; ValueError where the error cannot be known."""
+        if by is Tune.rmse and not stream.has_truth:
+            raise ValueError("tune=rmse needs a stream whose level is known; use tune=prediction_rmse")
+        count = min(TUNING_STREAMS, stream.available() or TUNING_STREAMS)
+        drawn = stream.draw(range(count), root_seed, "tune")
+        return cls(stream, drawn, by, min(burn_in, drawn.samples.shape[0] // 4))
+
+    def best(self, name: str, estimator: Estimator) -> Estimator:
+        """Return the setting of least mean error; ValueError for a kind without the closed forms."""
+        steps = self.drawn.samples.shape[0]
+        gains = np.geomspace(0.5, min(0.5, 4.0 / steps), BUDGET)
+        tried = [_like(name, estimator, EMA.from_noise_gain(gain), Match.noise_gain) for gain in gains]
+        return min(tried, key=self.error)
+
+    def error(self, estimator: Estimator) -> float:
+        """Mean over the tuning streams of the error tuned for, after the burn-in."""
+        run = estimator.filter(self.drawn.samples)
+        if self.by is Tune.rmse:
+            assert self.drawn.level is not None
+            error = np.asarray(run.mean) - self.drawn.level
+        else:
+            error = np.asarray(run.innovation)
+        return float(np.sqrt(mean_over_time(error[self.burn_in :] ** 2)).mean())
+
+    def budget(self) -> str:
+        """One line that states what was spent on each estimator."""
+        streams = self.drawn.samples.shape[1]
+        where = (
+            "the first half of each recording"
+            if not self.stream.has_truth
+            else f"{streams} streams of other seeds"
+        )
+        return f"tuned: {BUDGET} settings each, on {self.by.value} over {where}"
+
+
+def _like(name: str, estimator: Estimator, given: Estimator, by: Match) -> Estimator:
+    try:
+        result: Estimator = matched(estimator, given, by.value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"estimators.{name}: no setting matches {given} by {by.value} ({error})") from error
+    return result
