@@ -271,8 +271,8 @@ class Recursive(BaseEstimator):
 
         power = np.empty((run.gain.shape[0], int(np.prod(run.channels))))
         _kernels.squared_weights()(run.gain.reshape(power.shape), power)
-        power = power.reshape(run.gain.shape)
-        return np.where((power == 0.0) & np.isnan(run.start.mean), np.nan, power)
+        grid = power.reshape(run.gain.shape)
+        return np.where((grid == 0.0) & np.isnan(run.start.mean), np.nan, grid)
 
     def _given(self) -> Any:
         return self._coefficients_type(*(getattr(self, name) for name in self.coefficients))

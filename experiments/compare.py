@@ -115,9 +115,12 @@ def _estimates(setup: Setup, trials: dict[str, Trial]) -> Any:
                     )  # fmt: skip
                 axis.plot(time, np.asarray(trial.run.mean)[window, 0], label=name, **style)
             axis.set(xlabel="sample", title=title)
-        shown = next(iter(trials.values())).drawn.samples[:, 0]
-        low, high = np.nanquantile(shown, [0.02, 0.98])
-        axes[0].set(ylabel=setup.stream.unit, ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
+        settled = [np.asarray(trial.run.mean)[later, 0] for trial in trials.values()]
+        started = next(iter(trials.values())).drawn.samples[:start, 0]
+        centre = [*settled, np.full(1, np.nanmedian(started))]
+        sd = setup.noise_variance**0.5
+        low, high = (pick([pick(values) for values in centre]) for pick in (np.nanmin, np.nanmax))
+        axes[0].set(ylabel=setup.stream.unit, ylim=(low - 1.2 * sd, high + 1.2 * sd))
         handles, labels = axes[1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
         pyplot.close(figure)

@@ -153,22 +153,31 @@ def _panels(pyplot: Any, betas: list[float]) -> Any:
 
 
 def _bode(betas: list[float], names: list[str], responses: dict[tuple[str, float], Response]) -> Any:
-    f = np.geomspace(1e-4, 0.5, 2000)
+    # Lobes finer than a bin cannot be drawn as a line: each bin shows its highest and lowest magnitude.
+    f = np.geomspace(1e-4, 0.5, 400 * 64).reshape(400, 64)
     with styled() as pyplot:
         figure, axes = _panels(pyplot, betas)
         for axis, beta in zip(axes, betas, strict=True):
             for index, name in enumerate(names):
-                response = responses[name, beta]
-                closed = np.maximum(np.abs(response.estimator.frequency_response(f)), 1e-6)
-                axis.semilogx(f, 20.0 * np.log10(closed), label=name, **line(index))
-                level = 20.0 * np.log10(np.maximum(np.abs(response.gain), 1e-6))
-                axis.plot(response.frequencies, level, "o", markersize=2.2, color=line(index)["color"])
+                response, style = responses[name, beta], line(index)
+                measured = _decibels(response.gain)
+                closed = _decibels(response.estimator.frequency_response(f))
+                lowest, highest = closed.min(axis=1), closed.max(axis=1)
+                axis.semilogx(f[:, 32], highest, label=name, **style)
+                axis.fill_between(f[:, 32], lowest, highest, color=style["color"], alpha=0.2, linewidth=0)
+                axis.plot(
+                    response.frequencies, _decibels(response.gain), "o", markersize=2.2, color=style["color"]
+                )
             axis.set(title=f"β = {beta:g}", xlabel="frequency (cycles per sample)", ylim=(-75, 4))
         axes[0].set_ylabel("magnitude (dB)")
         axes[0].plot([], [], "o", markersize=2.2, color="#555555", label="measured")
         _legend(figure, axes[0])
         pyplot.close(figure)
     return figure
+
+
+def _decibels(gain: Any) -> Any:
+    return 20.0 * np.log10(np.maximum(np.abs(gain), 1e-6))
 
 
 def _in_time(
@@ -181,17 +190,19 @@ def _in_time(
             n = max(6, int(np.ceil(5.0 * tau)))
             for index, name in enumerate(names):
                 values = getattr(responses[name, beta], what)[:n]
-                values = values / (1.0 if what == "step" else 1.0 - beta)
-                axis.plot(np.arange(1, n + 1), values, label=name, **line(index))
+                if what == "step":  # before its first sample the step has done nothing
+                    axis.plot(np.arange(n + 1), np.concatenate([[0.0], values]), label=name, **line(index))
+                else:
+                    axis.plot(np.arange(n), values / (1.0 - beta), label=name, **line(index))
             for count, (mark, share) in enumerate(MARKS.items(), start=1):
                 if what == "step":
                     axis.plot(
                         [0, count * tau, count * tau], [share, share, 0], color="#999999", linewidth=0.7
                     )
                     axis.annotate(f"{mark} %", (0, share), (3, 2), textcoords="offset points", fontsize=7)
-            axis.set(title=f"β = {beta:g}", xlabel="samples", xlim=(0, n))
-        step = "share of the step (EMA's marks at 1, 2, 3 τ)"
-        axes[0].set_ylabel(step if what == "step" else "weight of a sample, over 1 - β")
+            axis.set(title=f"β = {beta:g}", xlim=(0, n))
+            axis.set_xlabel("samples at the new level" if what == "step" else "age of the sample")
+        axes[0].set_ylabel("share of the step" if what == "step" else "weight, over 1 - β")
         _legend(figure, axes[0])
         pyplot.close(figure)
     return figure
