@@ -50,32 +50,37 @@ def _main(arguments: list[str]) -> int:
         print(_help(parser))
         return 0
 
-    from experiments import config
-
-    composed, stream_name = config.composed(given.overrides)
-    setup, data_digest = _setup(composed, stream_name)
     if given.cfg:
+        from experiments import config
+
+        composed, stream_name = config.composed(given.overrides)
+        _setup(composed, stream_name)
         print(config.text(composed), end="")
         return 0
-    return _run(composed, setup, data_digest, ["kalmean", *given.overrides])
+    folder, fresh = completed(given.overrides)
+    print((folder / "summary.md").read_text(encoding="utf-8"))
+    print(f"{'written' if fresh else 'unchanged, from an earlier run'}: {folder}")
+    return 0
 
 
-def _run(composed: DictConfig, setup: Setup, data_digest: str, command: list[str]) -> int:
+def completed(overrides: Sequence[str]) -> tuple[Path, bool]:
+    """Run what the overrides describe unless it is there already; its folder, and whether it is new.
+
+    Raises ValueError, one line, for what cannot be used, before anything is written.
+    """
     from experiments import config, registry
     from experiments.runs import RunFolder
 
+    composed, stream_name = config.composed(overrides)
+    setup, data_digest = _setup(composed, stream_name)
     name = str(config.resolved(composed, "experiment.name"))
     folder = RunFolder(Path(composed.output), name, config.resolved(composed, ""), data_digest)
     if folder.finished():
-        print(folder.text())
-        print(f"unchanged, from an earlier run: {folder.path}")
-        return 0
+        return folder.path, False
     folder.prepare()
     outcome = registry.experiment(name).run(setup)
-    folder.write(outcome, command, config.text(composed))
-    print(outcome.text)
-    print(f"written: {folder.path} (table.csv, summary.csv, summary.md, config.yaml, manifest.json, figures)")
-    return 0
+    folder.write(outcome, ["kalmean", *overrides], config.text(composed))
+    return folder.path, True
 
 
 def _setup(composed: DictConfig, stream_name: str) -> tuple[Setup, str]:

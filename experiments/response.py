@@ -165,9 +165,7 @@ def _bode(betas: list[float], names: list[str], responses: dict[tuple[str, float
                 lowest, highest = closed.min(axis=1), closed.max(axis=1)
                 axis.semilogx(f[:, 32], highest, label=name, **style)
                 axis.fill_between(f[:, 32], lowest, highest, color=style["color"], alpha=0.2, linewidth=0)
-                axis.plot(
-                    response.frequencies, _decibels(response.gain), "o", markersize=2.2, color=style["color"]
-                )
+                axis.plot(response.frequencies, measured, "o", markersize=2.2, color=style["color"])
             axis.set(title=f"β = {beta:g}", xlabel="frequency (cycles per sample)", ylim=(-75, 4))
         axes[0].set_ylabel("magnitude (dB)")
         axes[0].plot([], [], "o", markersize=2.2, color="#555555", label="measured")

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ import pandas as pd
 
 NOT_NUMBERS = ("output", "executor")
 """Top-level settings that change where or how a run is made, never its numbers."""
+ABANDONED = 24 * 3600
+"""Seconds after which an unfinished folder is nobody's any more."""
 PACKAGES = ("numpy", "numba", "pandas", "scipy", "matplotlib", "hydra-core", "filterpy")
 
 
@@ -61,10 +64,13 @@ class RunFolder:
             return False
 
     def prepare(self) -> None:
-        """Make sure that the folder can be written; ValueError, one line, if not."""
+        """Make sure that the folder can be written; ValueError, one line, if not. Clears what kills left."""
         runs = self.path.parent
         try:
             runs.mkdir(parents=True, exist_ok=True)
+            for left in runs.glob(".unfinished-*"):
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=runs, prefix=".probe-"):
                 pass
         except OSError as error:
@@ -72,10 +78,6 @@ class RunFolder:
             raise ValueError(
                 f"output={str(self.output)!r} cannot be written ({reason}); name a folder"
             ) from error
-
-    def text(self) -> str:
-        """The printed summary of a finished run."""
-        return (self.path / "summary.md").read_text(encoding="utf-8")
 
     def write(self, outcome: Outcome, command: list[str], config_yaml: str) -> None:
         """Write everything beside the target and move it there in one step."""

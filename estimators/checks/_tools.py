@@ -33,7 +33,7 @@ def contract(check: Check) -> Check:
         except Exception as error:
             found = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
             raise AssertionError(
-                f"{check.__name__}: {label(estimator)}: {' '.join(found.split())}"
+                f"{check.__name__}: {label(estimator)}: {' '.join(found.split())[:400]}"
             ) from error
 
     return named

@@ -1,0 +1,47 @@
+# Two commands do all set-up themselves: make run, make test.
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?=
+BIN := $(VENV)/bin
+comma := ,
+
+.PHONY: run test test-slow lint results recordings clean
+
+run: $(VENV)/.run
+	$(BIN)/python -m experiments
+	$(BIN)/python -m experiments stream=recorded
+
+test: $(VENV)/.test lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The committed tables and figures, made anew.
+results: $(VENV)/.run
+	$(BIN)/python -m experiments.publish
+
+recordings: $(VENV)/.run
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[training]'
+	$(BIN)/python -m experiments.recorder
+
+$(VENV)/.python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kalmean needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.run: $(VENV)/.python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) results/runs
