@@ -79,9 +79,9 @@ class BaseEstimator(ByValue, ABC):
         ``out`` is returned. Raises ValueError for infinity (unless ``on_infinite="missing"``) or a shape that
         does not fit, TypeError for text, complex numbers and for ``out`` of plain floats.
         """
-        if type(x) is float and out is None and type(state) is self.State:
-            if type(state.mean) is float and x - x == 0.0:  # type: ignore[attr-defined]
-                return self._step(state, x)
+        plain = type(x) is float and out is None and type(state) is self.State
+        if plain and type(state.mean) is float and x - x == 0.0:
+            return self._step(state, x)
         sample = as_sample(x, on_infinite)
         self._check_state(state)
         channels = np.shape(state.mean)

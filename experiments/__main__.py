@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +18,16 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 five useful commands (kalmean is short for python -m experiments):
-  kalmean                                                       the main job, on synthetic gradient ratios
-  kalmean stream=recorded stream.path=log.csv stream.column=loss  the same on your own log
-  kalmean tune=rmse seeds=200                                   every estimator at its own best setting
+  kalmean
+      the main job: four estimators on synthetic gradient ratios
+  kalmean stream=recorded stream.path=log.csv stream.column=loss
+      the same on a log of your own
+  kalmean tune=rmse seeds=200
+      every estimator at its own best setting, chosen on other seeds
   kalmean 'estimators=[ema,kalman]' estimators.ema.beta=0.9 match=noise_gain
-  kalmean experiment=response                                   measured responses against closed forms
+      two of them, the second set to let the same noise through as the first
+  kalmean experiment=response
+      measured impulse, step and frequency responses against closed forms
 """
 
 
@@ -27,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one experiment; exit status 0, 2 for a setting that cannot be used, 130 for Ctrl-C."""
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:  # whoever read the table has seen enough; the last flush must not complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("kalmean: interrupted; nothing was written", file=sys.stderr)
         return 130
@@ -136,10 +147,15 @@ def _help(parser: argparse.ArgumentParser) -> str:
     lines = [parser.format_help(), "groups, chosen by group=name (estimators by a list of names):"]
     for group in config.GROUPS:
         lines.append(f"  {group}")
-        lines += [f"    {name:<20} {comment}" for name, comment in config.options(group).items()]
+        lines += [_entry(name, comment) for name, comment in config.options(group).items()]
     keys = (config.folder() / "config.yaml").read_text(encoding="utf-8").partition("\n\n")[2]
     lines += ["", "settings and their defaults:", *(f"  {line}" for line in keys.splitlines()), "", EXAMPLES]
     return "\n".join(lines)
+
+
+def _entry(name: str, comment: str) -> str:
+    width = max(60, min(110, shutil.get_terminal_size().columns - 1))
+    return textwrap.fill(comment, width, initial_indent=f"    {name:<20} ", subsequent_indent=" " * 25)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,12 @@ def recordings(pattern: str) -> str:
     """Path of the shipped recordings whose names match a pattern."""
     installed = PACKAGE / "recordings"
     home = installed if installed.is_dir() else PACKAGE.parent / "results" / "recordings"
-    return str(home / pattern)
+    return f"{home}/{pattern}"
+
+
+def if_shipped(path: str, column: str | None, name: str) -> str | None:
+    """A column of the shipped recordings where it is they that are read, and by no column of the caller's."""
+    return name if column is None and str(path).startswith(recordings("")) else None
 
 
 def options(group: str) -> dict[str, str]:
@@ -112,7 +117,12 @@ def text(config: DictConfig) -> str:
 
 
 def _register() -> None:
-    for name, function in (("divide", lambda a, b: float(a) / float(b)), ("recordings", recordings)):
+    resolvers: dict[str, Callable[..., Any]] = {
+        "divide": lambda a, b: float(a) / float(b),
+        "recordings": recordings,
+        "if_shipped": if_shipped,
+    }
+    for name, function in resolvers.items():
         OmegaConf.register_new_resolver(name, function, replace=True)
     store = ConfigStore.instance()
     store.store(name="schema", node=Root)

@@ -192,7 +192,9 @@ def _load(path: str | Path, table: _Table, setting: str, wanted: str | None) -> 
     valid = f"valid: a column of numbers (columns: {_brief([*table])})"
     if len(names) != 1:
         hint = _did_you_mean(name, table) if wanted else ""
-        raise _fail(setting, wanted, f"matches {len(names)} columns of {str(path)!r}, not 1", hint + valid)
+        many = f"matches {len(names)} columns of {str(path)!r}, not 1"
+        problem = many if names or wanted is None else f"is no column of {str(path)!r}"
+        raise _fail(setting, wanted, problem, hint + valid)
     column = table[names[0]]()
     numbers, others = _numbers(column.values)
     if others:

@@ -47,6 +47,8 @@ class RunFolder:
     def identity(self) -> str:
         """Digest of the settings that determine the numbers, of the code and of the recorded data."""
         numbers = {key: value for key, value in self.config.items() if key not in NOT_NUMBERS}
+        if self.data_digest:  # the samples themselves count, not where they lie
+            numbers["stream"] = {key: value for key, value in numbers["stream"].items() if key != "path"}
         content = json.dumps([numbers, code_fingerprint(), self.data_digest], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 

@@ -27,17 +27,21 @@ LONGEST = 100_000
 
 @contract
 def check_steady_gain(estimator: Any) -> None:
-    """steady_gain is h[0] in [0, 1], effective_window its inverse, and the step response the sum of h."""
+    """steady_gain is h[0] and where runs settle, effective_window its inverse, the step the sum of h."""
     own = channels_of(estimator)
     gain, window = spread(estimator.steady_gain, own), window_of(estimator)
     expect(((gain >= 0.0) & (gain <= 1.0)).all(), f"steady_gain is {gain!r}; it must lie in [0, 1]")
     h, step = (spread(form(64), own, 1) for form in (estimator.impulse_response, estimator.step_response))
     expect_close(h[0], gain, 1e-12 * gain, "impulse_response[0] against steady_gain")
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         expect_close(
             window, 1.0 / gain, 1e-12 * np.where(gain > 0.0, window, 0.0), "effective_window, 1/steady_gain"
         )
     expect_close(step, np.cumsum(h, axis=0), 1e-12, "step_response against the sum of impulse_response")
+    measured = _measured(estimator)
+    if measured is not None:
+        settled, answer = measured
+        expect_close(answer[0], gain[settled], 1e-9 * gain[settled], "settled gain of a run")
     for name in ("impulse_response", "step_response"):
         shape = getattr(estimator, name)(0).shape[:1]
         expect(shape == (0,), f"{name}(0) has {shape[0]} rows")

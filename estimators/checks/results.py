@@ -23,6 +23,8 @@ from estimators.checks._tools import (
 )
 from estimators.protocol import Trait
 
+UNITS = (1.0, 1e-8, 1e8, 1e100)
+"""Sizes of streams on which a trait may fail: a threshold, say, is absolute."""
 LEVELS_REFUSED = (0.0, 1.0, -0.5, 2.0, math.nan)
 
 
@@ -120,6 +122,10 @@ def check_innovation(estimator: Any) -> None:
         expect(total.shape == x.shape[1:], f"loglikelihood has shape {total.shape} instead of {x.shape[1:]}")
         expect(not np.isnan(total).any(), "loglikelihood is NaN")
         _expect_nested(run.predictive_interval, before, "predictive_interval")
+        within = variances_of(run)
+        if within is not None:  # an innovation has the error of the mean before it, and the sample's own
+            less = within <= variances * (1.0 + 1e-12)
+            expect(less.all(), "the variance of the mean exceeds innovation_variance, of which it is a part")
 
 
 @contract
@@ -188,9 +194,9 @@ def check_noise_gain(estimator: Any) -> None:
 def check_linear(estimator: Any) -> None:
     """f(x + y) + f(0) = f(x) + f(y), where linear is declared and only there."""
     off = []
-    for seed in range(4):
-        x = stream(estimator, lead=(3,), seed=seed)
-        y = np.random.default_rng(seed + 10).standard_normal(x.shape) * 4.0
+    for seed, unit in enumerate(UNITS):
+        x = unit * stream(estimator, lead=(3,), seed=seed)
+        y = 4.0 * unit * np.random.default_rng(seed + 10).standard_normal(x.shape)
         zero = np.where(np.isnan(x), np.nan, 0.0)
         fx, fy, both, none = (np.asarray(estimator.filter(z).mean) for z in (x, y + zero, x + y, zero))
         allowed = 8e-12 * np.maximum(scale(estimator, x), scale(estimator, y))
@@ -202,8 +208,8 @@ def check_linear(estimator: Any) -> None:
 def check_shift_equivariant(estimator: Any) -> None:
     """f(x + c) = f(x) + c, gaps included, where that is declared and only there."""
     off = []
-    for seed in range(4):
-        x = stream(estimator, lead=(3,), seed=seed)
+    for seed, unit in enumerate(UNITS):
+        x = unit * stream(estimator, lead=(3,), seed=seed)
         shift = 2.5 * scale(estimator, x).max() * (-1.0) ** seed
         got, want = estimator.filter(x + shift).mean, np.asarray(estimator.filter(x).mean) + shift
         off.append(_excess(got, want, 4e-12 * np.maximum(scale(estimator, x), abs(shift))))

@@ -17,7 +17,6 @@ from estimators.checks._tools import (
     expect,
     expect_same,
     other_settings,
-    stream,
 )
 from estimators.protocol import Estimator, LinearEstimator, Trait
 
@@ -83,15 +82,6 @@ def check_repr(estimator: Any) -> None:
     except Exception as error:
         raise AssertionError(f"its repr does not make it again: {error}") from error
     expect(made == estimator, "its repr makes another estimator")
-
-
-@contract
-def check_determinism(estimator: Any) -> None:
-    """The same stream gives the same bits, also from an equal estimator."""
-    x = stream(estimator)
-    first = estimator.filter(x)
-    for other in (estimator, copy.deepcopy(estimator)):
-        expect_same(other.filter(x).mean, first.mean, "mean of the same stream a second time")
 
 
 def _members(protocol: type) -> set[str]:

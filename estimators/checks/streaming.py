@@ -54,6 +54,15 @@ def check_purity(estimator: Any) -> None:
 
 
 @contract
+def check_determinism(estimator: Any) -> None:
+    """The same stream gives the same bits, also from an equal estimator."""
+    x = stream(estimator)
+    first = estimator.filter(x)
+    for other in (estimator, copy.deepcopy(estimator)):
+        expect_same(other.filter(x).mean, first.mean, "mean of the same stream a second time")
+
+
+@contract
 def check_no_aliasing(estimator: Any) -> None:
     """Nothing that is handed out shares memory with what was handed in, or with another thing handed out."""
     x = stream(estimator, lead=(2,))
