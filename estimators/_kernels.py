@@ -24,6 +24,14 @@ def _where(condition, chosen, otherwise):  # type: ignore[no-untyped-def]
     return lambda condition, chosen, otherwise: chosen if condition else otherwise
 
 
+@register_jitable
+def two_sum(a: Any, b: Any) -> tuple[Any, Any]:
+    """Return a rounded sum and the error of its rounding; Knuth (1997), vol. 2, section 4.2.2, theorem B."""
+    total = a + b
+    back = total - a
+    return total, (a - (total - back)) + (b - back)
+
+
 def _compile(function: Callable[..., Any], cache: bool = True) -> Callable[..., Any]:
     # Strict IEEE arithmetic: a compiled stream and a step in plain Python give the same bits.
     try:
@@ -138,13 +146,13 @@ def windowed_mean() -> Callable[..., None]:
 
     Row t averages what is present in y[t+1 : t+1+N] and counts it; an empty window holds the last mean.
     A window is the tail of one block of N samples and the head of the next, so a sample that has left
-    takes no part in any later sum; both sums carry their rounding error (Knuth's TwoSum).
+    takes no part in any later sum; both sums carry their rounding error.
     """
 
     def loop(window: int, y: Any, mean: Any, present: Any) -> None:
-        tail = np.empty(window + 1)
-        tail_error = np.empty(window + 1)
-        tail_count = np.empty(window + 1)
+        tail = np.zeros(window + 1)
+        tail_error = np.zeros(window + 1)
+        tail_count = np.zeros(window + 1)
         for c in range(mean.shape[1]):
             last = mean[0, c] if mean.shape[0] > 0 else 0.0  # the caller leaves the held mean here
             head = head_error = head_count = 0.0
@@ -152,35 +160,22 @@ def windowed_mean() -> Callable[..., None]:
                 j = (t + 1) % window
                 if t == 0 or j == 0:
                     block = (t + 1) // window * window
-                    total = error = count = 0.0
-                    tail[window] = tail_error[window] = tail_count[window] = 0.0
                     for k in range(window - 1, -1, -1):
                         value = y[block + k, c]
-                        if value == value:
-                            summed = total + value
-                            back = summed - total
-                            error += (total - (summed - back)) + (value - back)
-                            total = summed
-                            count += 1.0
-                        tail[k] = total
-                        tail_error[k] = error
-                        tail_count[k] = count
+                        is_present = value == value
+                        tail[k], rounded = two_sum(tail[k + 1], value if is_present else 0.0)
+                        tail_error[k] = tail_error[k + 1] + rounded
+                        tail_count[k] = tail_count[k + 1] + is_present
                     head = head_error = head_count = 0.0
-                if j > 0:
-                    value = y[t + window, c]
-                    if value == value:
-                        summed = head + value
-                        back = summed - head
-                        head_error += (head - (summed - back)) + (value - back)
-                        head = summed
-                        head_count += 1.0
-                count = tail_count[j] + head_count
-                if count > 0.0:
-                    summed = tail[j] + head
-                    back = summed - tail[j]
-                    error = (tail[j] - (summed - back)) + (head - back)
-                    last = (summed + (error + (tail_error[j] + head_error))) / count
+                newest = y[t + window, c]
+                if j > 0 and newest == newest:
+                    head, rounded = two_sum(head, newest)
+                    head_error += rounded
+                    head_count += 1.0
+                present[t, c] = tail_count[j] + head_count
+                if present[t, c] > 0.0:
+                    total, rounded = two_sum(tail[j], head)
+                    last = (total + (rounded + (tail_error[j] + head_error))) / present[t, c]
                 mean[t, c] = last
-                present[t, c] = count
 
     return _compile(loop)
