@@ -19,7 +19,7 @@ _ROUNDS_TO_ONE = 2.0**-54  # where r / P is no more than this, the gain 1 / (1 +
 
 
 @dataclass(frozen=True, eq=False)
-class FilterPyKalman(Kalman):
+class FilterpyKalman(Kalman):
     """Kalman with every state moved by ``filterpy.kalman.KalmanFilter``, at some 30 us per sample.
 
     Parameters, closed forms and results are Kalman's; ``smooth`` runs Kalman's backward pass on filterpy's
@@ -95,6 +95,6 @@ def _require_filterpy() -> None:
     try:
         version = metadata.version("filterpy")
     except metadata.PackageNotFoundError:
-        raise ImportError("FilterPyKalman needs filterpy >= 2.0: pip install 'filterpy>=2.0'") from None
+        raise ImportError("FilterpyKalman needs filterpy >= 2.0: pip install 'filterpy>=2.0'") from None
     if int(version.partition(".")[0]) < 2:
-        raise ValueError(f"FilterPyKalman needs filterpy >= 2.0, not {version}: older ones fail on numpy 2.4")
+        raise ValueError(f"FilterpyKalman needs filterpy >= 2.0, not {version}: older ones fail on numpy 2.4")

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,6 +31,13 @@ five useful commands (kalmean is short for python -m experiments):
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses an option in one line, like every other setting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; write key=value, or see --help")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one experiment; exit status 0, 2 for a setting that cannot be used, 130 for Ctrl-C."""
     try:
@@ -41,13 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("kalmean: interrupted; nothing was written", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
-        print(f"kalmean: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except MemoryError as error:
+        return _refused(f"too large for this machine's memory: stream.steps or seeds ({error})")
+    except (ValueError, ImportError, OSError) as error:
+        return _refused(str(error))
+
+
+def _refused(problem: str) -> int:
+    print(f"kalmean: {' '.join(problem.split())}", file=sys.stderr)
+    return 2
 
 
 def _main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kalmean",
         description="Compare running estimators on the same streams; every setting is a Hydra override.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -85,7 +98,8 @@ def completed(overrides: Sequence[str]) -> tuple[Path, bool]:
     composed, stream_name = config.composed(overrides)
     setup, data_digest = _setup(composed, stream_name)
     name = str(config.resolved(composed, "experiment.name"))
-    folder = RunFolder(Path(composed.output), name, config.resolved(composed, ""), data_digest)
+    settings = {**config.resolved(composed, ""), "stream_name": stream_name}  # as the table calls it
+    folder = RunFolder(Path(composed.output), name, settings, data_digest)
     if folder.finished():
         return folder.path, False
     folder.prepare()
@@ -125,7 +139,12 @@ def _setup(composed: DictConfig, stream_name: str) -> tuple[Setup, str]:
         for name, settings in config.resolved(composed, "estimators").items()
     }
     experiment = config.resolved(composed, "experiment")
-    module = registry.experiment(experiment.pop("name"))
+    name = str(experiment.pop("name", None))
+    if name not in config.options("experiment"):
+        raise config.ConfigError(
+            f"experiment.name={name} is not available; {registry.nearest(name, config.options('experiment'))}"
+        )
+    module = registry.experiment(name)
     setup = Setup(
         parameters=config.built("experiment", module.Parameters, experiment),
         stream_name=stream_name,

@@ -51,9 +51,13 @@ def run(setup: Setup) -> Outcome:
     rows: list[pd.DataFrame] = []
     first_trials: dict[str, Trial] = {}
     for name, estimator in setup.estimators.items():
+        blocks = []
         for seeds, trial in setup.trials(estimator):
-            rows.append(setup.rows("compare", name, seeds, measure(trial)))
+            blocks.append(setup.rows("compare", name, seeds, measure(trial)))
             first_trials.setdefault(name, trial)
+        of_estimator = pd.concat(blocks)  # metric by metric, however the repetitions were cut into blocks
+        rank, _ = pd.factorize(of_estimator["metric"])
+        rows.append(of_estimator.iloc[np.argsort(rank, kind="stable")])
     table = pd.concat(rows, ignore_index=True)
     summary = summarise(table)
     return Outcome(table, summary, _text(setup, how, summary), _figures(setup, first_trials))
@@ -115,11 +119,12 @@ def _estimates(setup: Setup, trials: dict[str, Trial]) -> Any:
                     )  # fmt: skip
                 axis.plot(time, np.asarray(trial.run.mean)[window, 0], label=name, **style)
             axis.set(xlabel="sample", title=title)
-        settled = [np.asarray(trial.run.mean)[later, 0] for trial in trials.values()]
+        settled = np.concatenate([np.asarray(trial.run.mean)[later, 0] for trial in trials.values()])
         started = next(iter(trials.values())).drawn.samples[:start, 0]
-        centre = [*settled, np.full(1, np.nanmedian(started))]
+        started = started[np.isfinite(started)]
+        centre = np.append(settled[np.isfinite(settled)], np.median(started) if started.size else [])
         sd = setup.noise_variance**0.5
-        low, high = (pick([pick(values) for values in centre]) for pick in (np.nanmin, np.nanmax))
+        low, high = (centre.min(), centre.max()) if centre.size else (0.0, 0.0)
         axes[0].set(ylabel=setup.stream.unit, ylim=(low - 1.2 * sd, high + 1.2 * sd))
         handles, labels = axes[1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))

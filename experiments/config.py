@@ -12,6 +12,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -82,12 +83,22 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, str]:
     _register()
     GlobalHydra.instance().clear()
     try:
+        _refuse_misleading(overrides)
         with initialize_config_dir(str(folder().resolve()), version_base="1.3"):
             full = compose("config", overrides=list(overrides), return_hydra_config=True)
         stream = str(full.hydra.runtime.choices.stream)
-        return OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"]), stream
+        config = OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_one_line(error)) from error
+    fixed = [field.name for field in dataclasses.fields(Root)]
+    for key in config:
+        if key not in fixed:
+            raise ConfigError(f"{key!r} is not a setting; {registry.nearest(str(key), fixed)}")
+        if key not in GROUPS:
+            resolved(config, str(key))
+    if not config.output:
+        raise ConfigError("output='' is not valid; name a folder")
+    return config, stream
 
 
 def resolved(config: DictConfig, key: str) -> Any:
@@ -105,15 +116,42 @@ def built(where: str, kind: Any, parameters: Mapping[str, Any]) -> Any:
     for name in parameters:
         if name not in valid:
             raise ConfigError(f"{where}.{name} is not a setting; {registry.nearest(name, valid)}")
+    needed = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is field.default_factory is dataclasses.MISSING and field.name not in parameters
+    ]
+    if needed:
+        raise ConfigError(f"{where}.{needed[0]} is not set; {where} needs {', '.join(needed)}")
     try:
         return kind(**parameters)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    except (TypeError, ValueError) as error:
+        # Streams and experiments name their settings in full; an estimator knows no name of its row.
+        message = str(error)
+        raise ConfigError(message if message.startswith(where) else f"{where}: {message}") from error
 
 
 def text(config: DictConfig) -> str:
     """The resolved configuration as YAML."""
     return OmegaConf.to_yaml(config, resolve=True)
+
+
+def _refuse_misleading(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for what Hydra would take without effect, or refuse without saying what."""
+    for given in OverridesParser.create().parse_overrides(list(overrides)):
+        key, text = given.key_or_group, given.input_line
+        if re.split("[./]", key)[0] == "hydra":
+            raise ConfigError(f"{text}: Hydra's own settings have no effect; output=DIR names the folder")
+        if given.is_delete():
+            if not re.fullmatch(r"estimators\.[^.]+", key):
+                raise ConfigError(f"{text} is not valid; only a row can be left out, as in ~estimators.ema")
+        elif not key:
+            raise ConfigError(f"cannot read {text!r}; write key=value, as in seeds=20")
+        elif key in GROUPS and not given.is_sweep_override():
+            value = given.value()
+            names = value if key == "estimators" and isinstance(value, list) else [value]
+            if not all(isinstance(name, str) for name in names):
+                raise ConfigError(f"{text} is not valid; {registry.nearest('', options(key))}")
 
 
 def _register() -> None:
@@ -182,5 +220,7 @@ def _one_line(error: Exception) -> str:
             return (
                 f"{cause.full_key}={value} is not valid; {expected or 'it must be of type ' + kind.lower()}"
             )
+        if "is not Optional" in message:
+            return f"{cause.full_key}=null is not valid; it needs a value"
         return f"{cause.full_key}: {message}"
     return first

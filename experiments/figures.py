@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Okabe and Ito (2008): distinct for the colour-blind; the order also falls in lightness, for greyscale.
+# Okabe and Ito (2008): distinct for the colour-blind; from dark to light, nearly, for greyscale.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES: tuple[Any, ...] = (
     "-",

@@ -44,7 +44,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """Say what would be valid in place of a name, the nearest first."""
     options = list(valid)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    listed = ", ".join(options)
+    listed = ", ".join(options) or "none"
     return f"did you mean {close[0]}? valid: {listed}" if close else f"valid: {listed}"
 
 

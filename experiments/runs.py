@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ class RunFolder:
         numbers = {key: value for key, value in self.config.items() if key not in NOT_NUMBERS}
         if self.data_digest:  # the samples themselves count, not where they lie
             numbers["stream"] = {key: value for key, value in numbers["stream"].items() if key != "path"}
-        content = json.dumps([numbers, code_fingerprint(), self.data_digest], sort_keys=True)
+        # In the order given: estimators are compared with, and matched to, the first one named.
+        content = json.dumps([numbers, code_fingerprint(), self.data_digest])
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     @property
@@ -62,27 +64,33 @@ class RunFolder:
         try:
             files = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))["files"]
             return all(_digest(self.path / name) == digest for name, digest in files.items())
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def prepare(self) -> None:
-        """Make sure that the folder can be written; ValueError, one line, if not. Clears what kills left."""
+        """See that the folder can be written; ValueError, one line, if not. Clears what kills left."""
         runs = self.path.parent
         try:
-            runs.mkdir(parents=True, exist_ok=True)
             for left in runs.glob(".unfinished-*"):
-                if time.time() - left.stat().st_mtime > ABANDONED:
-                    shutil.rmtree(left, ignore_errors=True)
-            with tempfile.TemporaryDirectory(dir=runs, prefix=".probe-"):
+                with suppress(FileNotFoundError):  # another process may just have finished with its own
+                    if time.time() - left.stat().st_mtime > ABANDONED:
+                        shutil.rmtree(left, ignore_errors=True)
+            there = next(folder for folder in (runs, *runs.parents) if folder.exists())
+            with tempfile.TemporaryDirectory(dir=there, prefix=".probe-"):
                 pass
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise ValueError(
-                f"output={str(self.output)!r} cannot be written ({reason}); name a folder"
-            ) from error
+            raise self._not_written(error) from error
 
     def write(self, outcome: Outcome, command: list[str], config_yaml: str) -> None:
-        """Write everything beside the target and move it there in one step."""
+        """Write everything beside the target and move it there in one step; ValueError, one line, if not."""
+        try:
+            self._write(outcome, command, config_yaml)
+        except OSError as error:
+            if not self.finished():  # another process may just have finished the same run
+                raise self._not_written(error) from error
+
+    def _write(self, outcome: Outcome, command: list[str], config_yaml: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=".unfinished-"))
         try:
             for name, frame in (("table.csv", outcome.table), ("summary.csv", outcome.summary)):
@@ -93,14 +101,17 @@ class RunFolder:
             manifest = self._manifest(outcome, command, staging)
             (staging / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             os.chmod(staging, 0o755)
+            if self.finished():  # by another process, while this one computed: leave it untouched
+                return
             if self.path.exists():
                 shutil.rmtree(self.path)
             os.replace(staging, self.path)
-        except OSError:
-            if not self.finished():  # another process may just have finished the same run
-                raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def _not_written(self, error: OSError) -> ValueError:
+        reason = error.strerror or str(error)
+        return ValueError(f"output={str(self.output)!r} cannot be written ({reason}); name a folder")
 
     def _draw(self, figures: Mapping[str, Any], folder: Path, command: list[str]) -> None:
         folder.mkdir()

@@ -32,9 +32,9 @@ class Domain(StrEnum):
         """Map from the logarithm; the inverse-norm weight of the larger gradient is 1 / (1 + ratio)."""
         if self is Domain.log_ratio:
             return log_ratio
-        if self is Domain.ratio:
-            return np.exp(log_ratio)
-        return 1.0 / (1.0 + np.exp(log_ratio))
+        with np.errstate(over="ignore"):  # a weight of 0 is right; who needs the ratio looks for inf
+            ratio: Array = np.exp(log_ratio)
+            return ratio if self is Domain.ratio else 1.0 / (1.0 + ratio)
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,9 @@ class GradientRatio(Synthetic):
     median: of the ratio at the start; r: variance of the noise in the log, its marginal variance whatever its
     correlation and tails; s: q/r of the level's random walk; ramp: drift per sample, log units. jump_rate and
     jump_size: probability per sample and size, in log units, of a step of the level, up or down.
-    correlation: lag-1 autocorrelation of the noise; degrees_of_freedom: of Student's t, inf for Gaussian;
-    outlier_rate and outlier_scale: share of samples whose noise is scaled up; gap_rate and gap_length:
-    probability that a gap begins at a sample, and its mean length in samples.
+    correlation: lag-1 autocorrelation of the noise before tails and outliers; degrees_of_freedom: of
+    Student's t, inf for Gaussian; outlier_rate and outlier_scale: share of samples whose noise is scaled up;
+    gap_rate and gap_length: probability that a gap begins at a sample, and its mean length in samples.
     """
 
     steps: int = 10_000
@@ -181,17 +181,25 @@ class GradientRatio(Synthetic):
         return self.domain is Domain.log_ratio
 
     def own_noise_variance(self) -> float:
-        """Variance of Gaussian noise of variance r as the domain shows it at the starting median."""
-        if self.domain is Domain.log_ratio:
-            return self.r
+        """Variance of Gaussian noise of variance r as the domain shows it at the starting median.
+
+        1 for a stream without noise, so that a filter can be set at all.
+        """
+        if self.domain is Domain.log_ratio or self.r == 0.0:
+            return self.r or 1.0
         nodes, weights = np.polynomial.hermite_e.hermegauss(64)
         values = self.domain.of_log_ratio(np.log(self.median) + np.sqrt(self.r) * nodes)
         share = weights / weights.sum()
-        return float(share @ (values - share @ values) ** 2)
+        with np.errstate(over="ignore", invalid="ignore"):
+            variance = float(share @ (values - share @ values) ** 2)
+        self._require("r", np.isfinite(variance), f"smaller in domain {self.domain}, or noise_variance set")
+        return variance
 
     def _repetition(self, generators: Callable[[str], np.random.Generator]) -> tuple[Array, Array]:
         level = self._level(generators)
         samples = self.domain.of_log_ratio(level + self._noise(generators))
+        if np.isinf(samples).any():
+            raise ValueError(f"stream.domain={self.domain}: ratios overflow; use stream.domain=log_ratio")
         return np.where(self._missing(generators("gaps")), np.nan, samples), self.domain.of_log_ratio(level)
 
     def _level(self, generators: Callable[[str], np.random.Generator]) -> Array:
@@ -267,6 +275,10 @@ class Step(_Deterministic):
     height: float = 8.0
     at: float = 0.5
 
+    def _validate(self) -> None:
+        super()._validate()
+        self._require("at", 0.0 <= self.at < 1.0, "a share in [0, 1)")
+
     def signal(self, t: Array) -> Array:
         """The level at samples t."""
         return np.where(t >= np.floor(self.at * self.steps), self.height, 0.0)
@@ -289,6 +301,10 @@ class Impulse(_Deterministic):
 
     height: float = 8.0
     at: float = 0.5
+
+    def _validate(self) -> None:
+        super()._validate()
+        self._require("at", 0.0 <= self.at < 1.0, "a share in [0, 1)")
 
     def signal(self, t: Array) -> Array:
         """The level at samples t."""

@@ -129,7 +129,7 @@ def _cell(row: Any) -> str:
 
 def _signed(row: Any) -> str:
     text = quantity(row.difference, row.difference_high - row.difference)
-    return text if text.startswith("-") else f"+{text}"
+    return text if row.difference < 0.0 else f"+{text}"
 
 
 def quantity(value: float, half: float) -> str:

@@ -253,6 +253,9 @@ def test_smoothing_nothing() -> None:
     known = Kalman(1.0, 1.0, mean=2.0, variance=0.5).smooth([np.nan, np.nan])
     np.testing.assert_array_equal(known.mean, 2.0)
     np.testing.assert_allclose(known.variance, [1.5, 2.5], rtol=2 * EPS)
+    certain = Kalman(0.0, 3.0, mean=2.0, variance=0.0).smooth([5.0, np.nan, 1.0])
+    np.testing.assert_array_equal(certain.mean, 2.0)
+    np.testing.assert_array_equal(certain.variance, 0.0)
 
 
 def test_the_last_smoothed_row_is_the_last_filtered_one() -> None:
@@ -371,7 +374,9 @@ def test_traits() -> None:
     assert Kalman(1.0, 1.0).traits == {*always, shift, scaled}
     assert Kalman(1.0, 1.0, variance=1.0).traits == {*always, scaled}
     assert Kalman(1.0, 1.0, mean=1.0, variance=1.0).traits == always
-    assert Kalman(1.0, 0.0, mean=1.0, variance=1.0).traits == {*always, shift, scaled, Trait.FINITE_MEMORY}
+    assert Kalman(1.0, 0.0).traits == {*always, shift, scaled, Trait.FINITE_MEMORY}
+    # Without noise a prior still shows, in a leading gap.
+    assert Kalman(1.0, 0.0, mean=1.0, variance=1.0).traits == {*always, Trait.FINITE_MEMORY}
     assert Kalman(1.0, 1.0).state_bytes == 16
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from estimators import EMA, DebiasedEMA, Kalman, MovingAverage, matched
-from estimators.filterpy import FilterPyKalman
+from estimators.filterpy import FilterpyKalman
 
 EPS = 2.0**-52
 
@@ -102,10 +102,10 @@ def test_a_window_and_an_ema_tie_in_noise_gain_and_delay_at_once(window: int) ->
 
 
 @pytest.mark.parametrize("by", ["noise_gain", "delay", "mse"])
-@pytest.mark.parametrize("kind", [EMA, DebiasedEMA, Kalman, FilterPyKalman])
+@pytest.mark.parametrize("kind", [EMA, DebiasedEMA, Kalman, FilterpyKalman])
 @pytest.mark.parametrize(
     "given_estimator",
-    [EMA(0.9), DebiasedEMA(0.99), Kalman(0.01, 2.0), MovingAverage(19), FilterPyKalman(1.0, 1.0)],
+    [EMA(0.9), DebiasedEMA(0.99), Kalman(0.01, 2.0), MovingAverage(19), FilterpyKalman(1.0, 1.0)],
     ids=repr,
 )
 def test_every_pair(kind: Any, given_estimator: Any, by: Any) -> None:

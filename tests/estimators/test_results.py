@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from estimators import EMA, DebiasedEMA, FilterResult, Kalman, MovingAverage
-from estimators.filterpy import FilterPyKalman
+from estimators.filterpy import FilterpyKalman
 
 EPS = 2.0**-52
 nan, inf = math.nan, math.inf
@@ -25,7 +25,7 @@ LINEAR = [
     Kalman(0.1, 1.0),
     Kalman(0.1, 1.0, mean=2.0, variance=3.0),
     MovingAverage(4),
-    FilterPyKalman(0.1, 1.0),
+    FilterpyKalman(0.1, 1.0),
 ]
 each = pytest.mark.parametrize("estimator", LINEAR, ids=repr)
 
@@ -215,6 +215,24 @@ def test_float32_results() -> None:
     np.testing.assert_allclose(single.mean, double.mean, atol=1e-6)
     assert single.loglikelihood == pytest.approx(double.loglikelihood, rel=1e-5)
     np.testing.assert_allclose(single.predictive_interval(), double.predictive_interval(), atol=1e-5)
+
+
+@each
+def test_a_float32_mean_is_rounded_at_every_sample(estimator: Any) -> None:
+    """So that a stream filtered, cut anywhere, or fed sample by sample gives the same bits."""
+    x = np.cumsum(0.01 * np.random.default_rng(5).normal(size=(300, 2)), axis=0)
+    x[::9] = np.nan
+    out = estimator.filter(x, dtype=np.float32)
+    state = estimator.init(x[0], dtype=np.float32)
+    for t, row in enumerate(x):
+        state = estimator.update(state, row)
+        assert state.mean.dtype == np.float32
+        if isinstance(estimator, MovingAverage):  # two ways to the same exact sum
+            np.testing.assert_allclose(state.mean, out.mean[t], rtol=1e-7)
+        else:
+            np.testing.assert_array_equal(state.mean, out.mean[t])
+    rest = estimator.filter(x[123:], state=estimator.filter(x[:123], dtype=np.float32).state)
+    np.testing.assert_array_equal(rest.mean, out.mean[123:])
 
 
 # --- replay -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from estimators import EMA, DebiasedEMA, Kalman, MovingAverage
-from estimators.filterpy import FilterPyKalman
+from estimators.filterpy import FilterpyKalman
 
 ALL = [
     EMA(0.9),
@@ -21,7 +21,7 @@ ALL = [
     Kalman(0.1, 1.0),
     Kalman(0.1, 1.0, mean=1 / 3, variance=0.7),
     MovingAverage(4),
-    FilterPyKalman(0.1, 1.0),
+    FilterpyKalman(0.1, 1.0),
 ]
 ARRAYS = [EMA([0.1, 0.9]), DebiasedEMA([0.1, 0.9]), Kalman([0.1, 0.2], 1.0, [0.0, 1.0], [math.inf, 2.0])]
 each = pytest.mark.parametrize("estimator", ALL, ids=repr)
@@ -115,7 +115,7 @@ def test_pickles_and_copies(estimator: Any) -> None:
         (EMA(0.9), EMA(0.8), "EMA: the state was saved under beta=0.9, not beta=0.8"),
         (EMA(0.9), EMA(0.9, initial=None), "saved under initial=0.0, not initial=None"),
         (EMA(0.9), DebiasedEMA(0.9), "DebiasedEMA: the state was saved by EMA; it can go on only there"),
-        (Kalman(1.0, 1.0), FilterPyKalman(1.0, 1.0), "FilterPyKalman: the state was saved by Kalman"),
+        (Kalman(1.0, 1.0), FilterpyKalman(1.0, 1.0), "FilterpyKalman: the state was saved by Kalman"),
         (Kalman(1.0, 1.0), Kalman(1.0, 1.0, variance=1.0), "saved under variance=Infinity, not variance=1.0"),
         (Kalman(1.0, 1.0), Kalman([1.0, 1.0], 1.0), "saved under q=1.0"),
         (MovingAverage(3), MovingAverage(4), "saved under window=3, not window=4"),
