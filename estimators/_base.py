@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections import namedtuple
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from estimators import _saving
 from estimators._arithmetic import where
 from estimators._parameters import ByValue
-from estimators._samples import OnInfinite, as_sample, as_stream
+from estimators._samples import LARGEST, OnInfinite, as_sample, as_stream, check_on_infinite
 from estimators.protocol import Trait
 from estimators.results import FilterResult, Run, align
 from estimators.tracker import Tracker
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_LARGEST = LARGEST[np.dtype(np.float64)]
+
+
 class BaseEstimator(ByValue, ABC):
     """An estimator as a frozen dataclass of parameters; subclasses say how a state starts and moves."""
 
-    State: ClassVar[type]
+    State: ClassVar[Any]
     """NamedTuple of the state: ``mean`` first, ``variance`` a field or None."""
     memory: ClassVar[str] = ""
     """Parameter that sets how long samples are remembered, which ``matched`` chooses; empty without one."""
@@ -69,35 +73,32 @@ class BaseEstimator(ByValue, ABC):
 
         Python floats for one channel, float64 arrays for more; ``dtype`` changes that of the mean.
         """
-        state = self._start(self._channels(np.shape(as_sample(x0, "missing"))))
-        return _released(state, _float_dtype(dtype))
+        channels = self._channels(np.shape(as_sample(x0, "missing")))
+        return _released(self._start(channels), _float_dtype(dtype))
 
     def update(self, state: Any, x: Any, out: Any = None, *, on_infinite: OnInfinite = "raise") -> Any:
         """State after one more sample of every channel; None, NaN and masked values are missing.
 
         Pure; with ``out`` (a state of arrays, this one or another) the new values are written there and
-        ``out`` is returned. Raises ValueError for infinity (unless ``on_infinite="missing"``) or a shape that
-        does not fit, TypeError for text, complex numbers and for ``out`` of plain floats.
+        ``out`` is returned. A state shaped as the parameters alone serves as the start of any number of
+        channels. Raises ValueError for
+        infinity (unless ``on_infinite="missing"``) or a shape that does not fit, TypeError for text, complex
+        numbers and for an ``out`` that cannot be written.
         """
-        plain = type(x) is float and out is None and type(state) is self.State
-        if plain and type(state.mean) is float and x - x == 0.0:
-            return self._step(state, x)
-        sample = as_sample(x, on_infinite)
-        self._check_state(state)
-        channels = np.shape(state.mean)
-        if self._channels(np.shape(sample)) != channels:
-            raise ValueError(f"x of shape {np.shape(sample)} does not fit a state of shape {channels}")
-        if type(state.mean) is float and out is None:
-            return self._step(state, float(sample))
+        one_channel = out is None and type(state) is self.State and {*map(type, state)} == {float}
+        if one_channel and not self._parameter_shapes:
+            if type(x) is float and -_LARGEST < x < _LARGEST:
+                return self._step(state, x)
+            sample = as_sample(x, on_infinite)
+            if type(sample) is float:
+                return self._step(state, sample)
+        opened = self._opened(state)
+        sample = np.asarray(as_sample(x, on_infinite, opened.mean.dtype))
+        passing = sample.ndim == 0 and np.isnan(sample)
+        opened = self._fitted(opened, opened.mean.shape if passing else sample.shape)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-            stepped = self._step(_as_arrays(state), np.asarray(sample))
-        if out is None:
-            return _released(stepped, np.asarray(state.mean).dtype)
-        if not all(isinstance(value, np.ndarray) for value in out):
-            raise TypeError("out must be a state of arrays: plain floats cannot be written in place")
-        for target, value in zip(out, stepped, strict=True):
-            target[...] = value
-        return out
+            stepped = self._step(opened, sample)
+        return _released(stepped, opened.mean.dtype) if out is None else self._written(stepped, out)
 
     def filter(
         self,
@@ -114,22 +115,16 @@ class BaseEstimator(ByValue, ABC):
         mean, float64 unless the state says otherwise. Raises ValueError for infinity (unless
         ``on_infinite="missing"``) and shapes that do not fit, TypeError for text and complex numbers.
         """
-        samples, wrap = as_stream(x, on_infinite)
+        opened = None if state is None else self._opened(state)
+        given = dtype if dtype is not None else out.dtype if isinstance(out, np.ndarray) else None
+        kept = _float_dtype(opened.mean.dtype if given is None and opened is not None else given)
+        samples, wrap = as_stream(x, on_infinite, kept)
         channels = self._channels(samples.shape[1:])
-        if state is None:
-            start, kept = self._start(channels), _float_dtype(dtype)
-        else:
-            self._check_state(state)
-            if np.shape(state.mean) != channels:
-                raise ValueError(
-                    f"state of shape {np.shape(state.mean)} does not fit channels of shape {channels}"
-                )
-            start = _as_arrays(state)
-            kept = _float_dtype(np.asarray(state.mean).dtype if dtype is None else dtype)
+        start = self._start(channels) if opened is None else self._fitted(opened, samples.shape[1:])
         if out is None:
             mean = np.empty((samples.shape[0], *channels), kept)
         else:
-            mean = _checked_out(out, (samples.shape[0], *channels), dtype)
+            mean = _checked_out(out, (samples.shape[0], *channels), kept)
             if np.may_share_memory(mean, samples):
                 samples = samples.copy()
         run = self._filter(samples, start, mean)
@@ -144,40 +139,88 @@ class BaseEstimator(ByValue, ABC):
 
     def tracker(self, state: Any = None, *, on_infinite: OnInfinite = "raise") -> Tracker:
         """Return the mutable form for training loops, from ``state`` or from the start."""
+        check_on_infinite(on_infinite)
         if state is not None:
-            self._check_state(state)
+            state = _released(opened := self._opened(state), opened.mean.dtype)
         return Tracker(self, state, on_infinite=on_infinite)
 
     def to_dict(self, state: Any) -> dict[str, Any]:
         """Plain data (strict JSON can carry it) from which from_dict restores the state bit for bit."""
-        self._check_state(state)
-        return _saving.pack(self, state)
+        opened = self._opened(state)
+        return _saving.pack(self, _released(opened, opened.mean.dtype))
 
     def from_dict(self, data: Mapping[str, Any]) -> Any:
         """State saved by to_dict; ValueError if saved by another estimator, parameters or schema."""
-        return _saving.unpack(self, self.State, data)
+        opened = self._opened(_saving.unpack(self, self.State, data))
+        return _released(opened, opened.mean.dtype)
+
+    @cached_property
+    def _parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        values = {field.name: getattr(self, field.name) for field in fields}
+        return {name: value.shape for name, value in values.items() if isinstance(value, np.ndarray)}
 
     def _channels(self, sample_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of a state: that of a sample broadcast with every parameter."""
-        parameters = {
-            field.name: np.shape(value)
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
-            if isinstance(value := getattr(self, field.name), np.ndarray)
-        }
         try:
-            return np.broadcast_shapes(sample_shape, *parameters.values())
+            return np.broadcast_shapes(sample_shape, *self._parameter_shapes.values())
         except ValueError as error:
-            shapes = ", ".join(f"{name} {shape}" for name, shape in parameters.items())
+            shapes = ", ".join(f"{name} {shape}" for name, shape in self._parameter_shapes.items())
             raise ValueError(
                 f"{type(self).__name__}: channels of shape {sample_shape} do not broadcast with {shapes}"
             ) from error
 
-    def _check_state(self, state: Any) -> None:
+    def _leading(self) -> tuple[tuple[int, ...], ...]:
+        """Axes that each field of the state has before those of the channels."""
+        return tuple(() for _ in self.State._fields)
+
+    def _opened(self, state: Any) -> Any:
+        """Check a state that was handed in; copy it to float64 arrays, a mean of float32 as it is."""
+        name = type(self).__name__
         if not isinstance(state, self.State):
             raise TypeError(
-                f"{type(self).__name__}: state is a {type(state).__name__}; it must be the "
+                f"{name}: state is a {type(state).__name__}; it must be the "
                 f"{self.State.__name__} that init, update or filter returned"
             )
+        channels = np.shape(state.mean)
+        single = np.asarray(state.mean).dtype == np.float32
+        fields = []
+        for field, value, leading in zip(self.State._fields, state, self._leading(), strict=True):
+            array = np.array(value, dtype=np.float32 if field == "mean" and single else np.float64)
+            if array.shape != (*leading, *channels):
+                raise ValueError(
+                    f"{name}: state.{field} has shape {array.shape}; beside a mean of shape {channels} "
+                    f"it must have {(*leading, *channels)}"
+                )
+            fields.append(array)
+        return self.State(*fields)
+
+    def _fitted(self, opened: Any, sample_shape: tuple[int, ...]) -> Any:
+        """Spread a state shaped as the parameters alone over the channels of a sample; refuse others."""
+        channels, own = self._channels(sample_shape), opened.mean.shape
+        if own == channels:
+            return opened
+        if own not in ((), self._channels(())):
+            raise ValueError(f"x of shape {sample_shape} does not fit a state of shape {own}")
+        fields = []
+        for value, leading in zip(opened, self._leading(), strict=True):
+            aligned = value.reshape(leading + (1,) * (len(channels) - len(own)) + own)
+            fields.append(np.array(np.broadcast_to(aligned, leading + channels)))
+        return self.State(*fields)
+
+    def _written(self, stepped: Any, out: Any) -> Any:
+        """Write a state into ``out``, all of it or nothing."""
+        for name, value in zip(self.State._fields, stepped, strict=True):
+            target = getattr(out, name, None) if isinstance(out, self.State) else None
+            kept = isinstance(target, np.ndarray) and target.dtype.kind == "f" and target.flags.writeable
+            if not kept or target.shape != np.shape(value):  # type: ignore[union-attr]
+                raise TypeError(
+                    f"out must be a {self.State.__name__} of writeable float arrays, out.{name} of shape "
+                    f"{np.shape(value)}; plain floats cannot be written in place"
+                )
+        for target, value in zip(out, stepped, strict=True):
+            target[...] = value
+        return out
 
 
 class Recursive(BaseEstimator):
@@ -215,7 +258,7 @@ class Recursive(BaseEstimator):
     @property
     def state_bytes(self) -> int:
         """8 bytes for each field of the state."""
-        return 8 * len(self.State._fields)  # type: ignore[attr-defined]
+        return 8 * len(self.State._fields)
 
     def _start(self, channels: tuple[int, ...]) -> Any:
         return self.State(
@@ -234,17 +277,15 @@ class Recursive(BaseEstimator):
     def _filter(self, samples: NDArray[np.float64], start: Any, mean: NDArray[Any]) -> Run:
         shape, flat = mean.shape, (mean.shape[0], int(np.prod(mean.shape[1:])))
         state = np.stack([np.asarray(field, dtype=np.float64).reshape(-1) for field in start])
-        given = np.stack(
-            [np.broadcast_to(np.float64(value), shape[1:]).reshape(-1) for value in self._given()]
-        )
-        states_variance = "variance" in self.State._fields  # type: ignore[attr-defined]
+        given = np.empty((len(self.coefficients), flat[1]))
+        for row, value in zip(given, self._given(), strict=True):
+            row[:] = np.broadcast_to(np.float64(value), shape[1:]).reshape(-1)
+        states_variance = "variance" in self.State._fields
         variance = np.empty(flat if states_variance else (0, 0), mean.dtype)
         gain = np.empty(flat)
         rows = np.broadcast_to(align(samples, shape[1:]), shape).reshape(flat)
         written = mean.reshape(flat) if mean.flags.c_contiguous else np.empty(flat, mean.dtype)
-        from estimators import _kernels
-
-        loop = _kernels.recursion(self.predict, self.correct, self.State, self._coefficients_type)
+        loop = compiled_loops().recursion(self.predict, self.correct, self.State, self._coefficients_type)
         loop(_any_layout(rows), given, state, written, variance, gain)
         if not mean.flags.c_contiguous:
             mean[...] = written.reshape(shape)
@@ -259,19 +300,15 @@ class Recursive(BaseEstimator):
         )
 
     def _replay(self, run: Run, z: NDArray[np.float64], initial: NDArray[np.float64]) -> NDArray[np.float64]:
-        from estimators import _kernels
-
         flat = (z.shape[0], int(np.prod(run.channels)))
         start = np.where(np.isnan(run.start.mean), np.nan, initial).reshape(-1)
         mean = np.empty(flat)
-        _kernels.replay()(run.gain.reshape(flat), _any_layout(z.reshape(flat)), start, mean)
+        compiled_loops().replay()(run.gain.reshape(flat), _any_layout(z.reshape(flat)), start, mean)
         return mean.reshape(z.shape)
 
     def _squared_weights(self, run: Run) -> NDArray[np.float64]:
-        from estimators import _kernels
-
         power = np.empty((run.gain.shape[0], int(np.prod(run.channels))))
-        _kernels.squared_weights()(run.gain.reshape(power.shape), power)
+        compiled_loops().squared_weights()(run.gain.reshape(power.shape), power)
         grid = power.reshape(run.gain.shape)
         return np.where((grid == 0.0) & np.isnan(run.start.mean), np.nan, grid)
 
@@ -284,8 +321,11 @@ def _any_layout(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.lib.stride_tricks.as_strided(rows, rows.shape, rows.strides, writeable=False)
 
 
-def _as_arrays(state: Any) -> Any:
-    return type(state)(*(np.asarray(field) for field in state))
+def compiled_loops() -> Any:
+    """Import the compiled loops, and numba with them, when a first stream needs them."""
+    from estimators import _kernels
+
+    return _kernels
 
 
 def _released(state: Any, mean_dtype: np.dtype[Any]) -> Any:
@@ -305,11 +345,9 @@ def _float_dtype(dtype: Any) -> np.dtype[Any]:
     return chosen
 
 
-def _checked_out(out: Any, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+def _checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     if not isinstance(out, np.ndarray) or not out.flags.writeable:
         raise TypeError("out must be a writeable NumPy array")
-    if out.shape != shape:
-        raise ValueError(f"out has shape {out.shape}; the mean needs {shape}")
-    if out.dtype != _float_dtype(out.dtype if dtype is None else dtype):
-        raise ValueError(f"out has dtype {out.dtype}; it must be {_float_dtype(dtype)}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(f"out is {out.dtype} of shape {out.shape}; the mean needs {dtype} of shape {shape}")
     return out

@@ -5,18 +5,30 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import pickle
+import types
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import config, njit
+from numba.core.errors import TypingError
 from numba.extending import overload, register_jitable
 from numba.np.unsafe import ndarray
 
 from estimators import _arithmetic
 
 toward = register_jitable(_arithmetic.toward)
-to_fixed_tuple: Callable[..., Any] = ndarray.to_fixed_tuple  # compiled, it takes (array, length)
+
+
+def _as_tuple(array: Any, length: int) -> tuple[Any, ...]:
+    return tuple(array[:length])
+
+
+# The one way that numba has to make a tuple of a length known when compiling; it is not public.
+to_fixed_tuple: Callable[..., Any] = (
+    _as_tuple if getattr(config, "DISABLE_JIT", 0) else ndarray.to_fixed_tuple
+)
 
 
 @overload(_arithmetic.where)
@@ -33,39 +45,91 @@ def two_sum(a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def _compile(function: Callable[..., Any], cache: bool = True) -> Callable[..., Any]:
+    """Compile a loop, through the cache on disk where that can be used; TypeError if it cannot be."""
     # Strict IEEE arithmetic: a compiled stream and a step in plain Python give the same bits.
+    settings: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        compiled: Callable[..., Any] = njit(function, cache=cache, nogil=True, error_model="numpy")
+        loops = [njit(function, cache=cache, **settings)]
     except RuntimeError:  # no folder can be written, neither beside the source nor the user's cache
-        compiled = njit(function, nogil=True, error_model="numpy")
-    return compiled
+        loops = [njit(function, **settings)]
 
+    def call(*arguments: Any) -> None:
+        try:
+            loops[0](*arguments)
+        except (OSError, EOFError, pickle.UnpicklingError):  # the cache is full, unreadable or damaged
+            loops[0] = njit(function, **settings)
+            loops[0](*arguments)
+        except TypingError as error:
+            problem = str(error).strip().splitlines()[-1]
+            raise TypeError(
+                f"predict and correct use what cannot be compiled ({problem}); they may use arithmetic, "
+                f"where, toward and functions under numba.extending.register_jitable"
+            ) from error
 
-def _importable(function: Callable[..., Any]) -> bool:
-    """Whether another process finds the function by its name, without which a cache key never recurs."""
-    return function.__module__ != "__main__" and "<locals>" not in function.__qualname__
+    return call
 
 
 def _fingerprint(*functions: Callable[..., Any]) -> str:
-    """Digest of the sources that a loop inlines: numba's cache looks at the loop's own file only."""
-    source = "".join(inspect.getsource(f) for f in functions) + inspect.getsource(_arithmetic)
-    return hashlib.sha256(source.encode()).hexdigest()
+    """Digest of all that a loop inlines: numba's cache looks at the loop's own file only.
+
+    Code and constants of the functions, and the values of the globals that they name, functions among them.
+    """
+    digest = hashlib.sha256()
+    seen: set[int] = set()
+
+    def add(value: Any) -> None:
+        code = getattr(getattr(value, "py_func", value), "__code__", None)
+        if isinstance(value, types.CodeType):
+            digest.update(value.co_code)
+            for constant in value.co_consts:
+                add(constant)
+        elif code is not None:
+            if id(code) not in seen:
+                seen.add(id(code))
+                add(code)
+                scope = inspect.getclosurevars(getattr(value, "py_func", value))
+                for name, found in sorted({**scope.globals, **scope.nonlocals}.items()):
+                    digest.update(name.encode())
+                    add(found)
+        elif isinstance(value, (int, float, complex, str, bytes, tuple, type(None))):
+            digest.update(repr(value).encode())
+        else:
+            digest.update(getattr(value, "__qualname__", type(value).__qualname__).encode())
+
+    for function in functions:
+        add(function)
+    return digest.hexdigest()
 
 
-@functools.cache
 def recursion(
     predict: Callable[..., Any], correct: Callable[..., Any], state_type: type, coefficients_type: type
 ) -> Callable[..., None]:
-    """Compile the whole-stream loop of one recursive estimator.
+    """Return the compiled whole-stream loop of one recursive estimator.
 
     loop(samples (T, C), coefficients (K, C), state (F, C), mean (T, C), variance (T, C) or (0, 0),
     gain (T, C)) writes its last three arguments and leaves the last state in ``state``.
     """
+    return _recursion(predict, correct, state_type, coefficients_type, _fingerprint(predict, correct))
+
+
+@functools.cache
+def _recursion(
+    predict: Callable[..., Any],
+    correct: Callable[..., Any],
+    state_type: type,
+    coefficients_type: type,
+    fingerprint: str,
+) -> Callable[..., None]:
+    # Only what another process finds by its name is recognised there, and only its globals stay as they are.
+    passing = any(
+        step.__module__ in ("__main__", "__mp_main__") or "<locals>" in step.__qualname__
+        for step in (predict, correct)
+    )
+    if passing:
+        predict, correct = _copy(predict), _copy(correct)
     predict, correct = register_jitable(predict), register_jitable(correct)
-    fingerprint = _fingerprint(predict, correct)
-    fields = len(state_type._fields)  # type: ignore[attr-defined]
-    arguments = len(coefficients_type._fields)  # type: ignore[attr-defined]
     names = state_type._fields  # type: ignore[attr-defined]
+    fields, arguments = len(names), len(coefficients_type._fields)  # type: ignore[attr-defined]
     variance_field = names.index("variance") if "variance" in names else -1
 
     def loop(samples: Any, coefficients: Any, state: Any, mean: Any, variance: Any, gain: Any) -> None:
@@ -86,13 +150,24 @@ def recursion(
                 if variance_field >= 0:
                     variance[t, c] = current[variance_field]
 
-    return _compile(loop, cache=_importable(predict))
+    return _compile(loop, cache=not passing)
+
+
+def _copy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function that numba has not compiled yet, so that it reads today's globals."""
+    return types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
 
 
 @functools.cache
 def replay() -> Callable[..., None]:
     """Compile the replay of recorded gains: loop(gain (T, C), z (T, C), start (C,), mean (T, C))."""
-    fingerprint = _fingerprint()
+    fingerprint = _fingerprint(_arithmetic.toward)
 
     def loop(gain: Any, z: Any, start: Any, mean: Any) -> None:
         fingerprint  # noqa: B018
@@ -125,17 +200,24 @@ def smoother() -> Callable[..., None]:
     """Compile the backward pass on a filtered random walk: loop(q (C,), mean (T, C), variance (T, C)).
 
     Overwrites filtered moments with smoothed ones. Rauch, Tung, Striebel (1965), AIAA J. 3, eqs. 3.29-3.31,
-    with the variance as J q + J^2 P[t+1], which is exact for an infinite P[t] too.
+    with J = P / (P + q) and the variance as J q + J^2 P[t+1], whose limit for an infinite P is exact.
     """
-    fingerprint = _fingerprint()
+    fingerprint = _fingerprint(_arithmetic.toward)
 
     def loop(q: Any, mean: Any, variance: Any) -> None:
         fingerprint  # noqa: B018
         for t in range(mean.shape[0] - 2, -1, -1):
             for c in range(mean.shape[1]):
-                back = 1.0 if q[c] == 0.0 else 1.0 / (1.0 + q[c] / variance[t, c])
+                filtered, moved = variance[t, c], q[c]
+                if filtered == np.inf:  # nothing is known from before: the level is the next one, less a step
+                    back, between = 1.0, moved
+                elif moved == 0.0:
+                    back, between = 1.0, 0.0
+                else:
+                    back = filtered / (filtered + moved)
+                    between = filtered * (moved / (filtered + moved))
                 mean[t, c] = toward(mean[t, c], mean[t + 1, c], back)
-                variance[t, c] = back * q[c] + back * back * variance[t + 1, c]
+                variance[t, c] = between + back * back * variance[t + 1, c]
 
     return _compile(loop)
 

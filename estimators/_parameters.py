@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import operator
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,22 +17,36 @@ if TYPE_CHECKING:
 Parameter: TypeAlias = "float | NDArray[np.float64]"
 
 
-def real(
-    owner: object,
-    field: str,
-    value: Any,
-    inside: Callable[[NDArray[np.float64]], Any],
-    valid: str,
-) -> Parameter:
+class Range(NamedTuple):
+    """Values that a parameter may take, in words and as a test of an array."""
+
+    valid: str
+    inside: Callable[[NDArray[np.float64]], Any]
+
+    def of(self, what: str) -> Range:
+        """Add to the words what the values are, or their unit."""
+        return Range(f"{self.valid} {what}", self.inside)
+
+
+FINITE = Range("finite", lambda v: np.isfinite(v))
+POSITIVE = Range("> 0", lambda v: (v > 0) & np.isfinite(v))
+NONNEGATIVE = Range(">= 0", lambda v: (v >= 0) & np.isfinite(v))
+AT_LEAST_ONE = Range(">= 1", lambda v: (v >= 1) & np.isfinite(v))
+BETWEEN_0_AND_1 = Range("in (0, 1)", lambda v: (v > 0) & (v < 1))
+FROM_0_BELOW_1 = Range("in [0, 1)", lambda v: (v >= 0) & (v < 1))
+ABOVE_0_TO_1 = Range("in (0, 1]", lambda v: (v > 0) & (v <= 1))
+FREQUENCY = Range("in (0, 0.5] cycles per sample", lambda v: (v > 0) & (v <= 0.5))
+
+
+def real(owner: str, field: str, value: Any, allowed: Range) -> Parameter:
     """Return a parameter as a float or a read-only float64 copy; ValueError names field, value and range."""
-    label = owner if isinstance(owner, str) else type(owner).__name__
     numbers = np.empty(0)
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         given = np.asarray(value)
-        if given.dtype.kind in "biufO":
+        kinds = {np.asarray(item).dtype.kind for item in given.flat} if given.dtype == object else set()
+        if kinds | {given.dtype.kind} <= set("iufO") and not np.ma.is_masked(value):
             numbers = np.array(given, dtype=np.float64)
-    if numbers.size == 0 or not np.all(inside(numbers)):
-        raise ValueError(f"{label}: {field}={_brief(value)} is not valid; {field} must be {valid}")
+    require(owner, field, value, numbers.size > 0 and np.all(allowed.inside(numbers)), allowed.valid)
     if numbers.ndim == 0:
         return float(numbers)
     numbers += 0.0  # one zero, so that equal values have equal bytes
@@ -39,28 +54,34 @@ def real(
     return numbers
 
 
-def fit_together(owner: object, **parameters: Any) -> None:
-    """Raise ValueError unless the shapes of these parameters broadcast."""
-    try:
-        np.broadcast_shapes(*map(np.shape, parameters.values()))
-    except ValueError as error:
-        shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in parameters.items())
-        raise ValueError(f"{type(owner).__name__}: the shapes of {shapes} do not broadcast") from error
-
-
-def whole(owner: object, field: str, value: Any, least: int) -> int:
+def whole(owner: str, field: str, value: Any, least: int) -> int:
     """Return a parameter as an int; ValueError names field, value and range."""
     try:
         number = operator.index(value)
     except TypeError:
         number = least - 1
-    if isinstance(value, (bool, np.bool_)) or number < least:
-        label = owner if isinstance(owner, str) else type(owner).__name__
-        raise ValueError(f"{label}: {field}={_brief(value)} is not valid; {field} must be an int >= {least}")
+    counts = not isinstance(value, (bool, np.bool_)) and least <= number <= sys.maxsize
+    require(owner, field, value, counts, f"an int >= {least}")
     return number
 
 
-def _brief(value: Any) -> str:
+def require(owner: str, field: str, value: Any, holds: Any, valid: str) -> None:
+    """Raise ValueError, one line that names the field, its value and what would be valid, unless it holds."""
+    if not holds:
+        raise ValueError(f"{owner}: {field}={brief(value)} is not valid; {field} must be {valid}")
+
+
+def fit_together(owner: str, **parameters: Any) -> None:
+    """Raise ValueError unless the shapes of these parameters broadcast."""
+    try:
+        np.broadcast_shapes(*map(np.shape, parameters.values()))
+    except ValueError as error:
+        shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in parameters.items())
+        raise ValueError(f"{owner}: the shapes of {shapes} do not broadcast") from error
+
+
+def brief(value: Any) -> str:
+    """Write a value in at most 60 characters of one line."""
     text = " ".join(repr(value.item() if isinstance(value, np.generic) else value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,39 +16,58 @@ OnInfinite: TypeAlias = Literal["raise", "missing"]
 Wrap: TypeAlias = "Callable[[NDArray[Any]], Any]"
 
 
-def as_stream(x: Any, on_infinite: OnInfinite) -> tuple[NDArray[np.float64], Wrap]:
+DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
+LARGEST = {DOUBLE: 2.0**1023, SINGLE: 2.0**127}
+"""Samples lie below these: the difference of any two is still a finite number of their type."""
+
+
+def as_stream(
+    x: Any, on_infinite: OnInfinite = "raise", dtype: np.dtype[Any] = DOUBLE, name: str = "x"
+) -> tuple[NDArray[np.float64], Wrap]:
     """Return a stream as float64, time on axis 0, and how to give results of its length back.
 
-    Raises TypeError for text, complex numbers and tensors, ValueError for a missing time axis or infinity.
+    Raises TypeError for text, complex numbers and tensors, ValueError for a missing time axis, for infinity
+    and for numbers too large for ``dtype``.
     """
-    samples = _numbers(x)
+    samples = _numbers(x, name)
     if samples.ndim == 0:
         raise ValueError(
-            f"x={x!r} has no time axis; pass a sequence of samples, or use update for one sample"
+            f"{name}={x!r} has no time axis; pass a sequence of samples, or use update for one sample"
         )
-    return _settle_infinity(samples, on_infinite), _wrapper(x)
+    return _settle_infinity(samples, on_infinite, dtype, name), _wrapper(x)
 
 
-def as_sample(x: Any, on_infinite: OnInfinite) -> float | NDArray[np.float64]:
+def as_sample(
+    x: Any, on_infinite: OnInfinite = "raise", dtype: np.dtype[Any] = DOUBLE
+) -> float | NDArray[np.float64]:
     """Return one sample of every channel as a float or a float64 array; raises as as_stream does."""
-    samples = _settle_infinity(_numbers(x), on_infinite)
+    samples = _settle_infinity(_numbers(x, "x"), on_infinite, dtype, "x")
     return float(samples) if samples.ndim == 0 else samples
 
 
-def _settle_infinity(samples: NDArray[np.float64], on_infinite: OnInfinite) -> NDArray[np.float64]:
+def check_on_infinite(on_infinite: str) -> None:
+    """Raise ValueError unless the policy is one there is."""
     if on_infinite not in ("raise", "missing"):
         raise ValueError(f"on_infinite={on_infinite!r} is not valid; it must be 'raise' or 'missing'")
-    infinite = np.isinf(samples)
-    if not infinite.any():
+
+
+def _settle_infinity(
+    samples: NDArray[np.float64], on_infinite: OnInfinite, dtype: np.dtype[Any], name: str
+) -> NDArray[np.float64]:
+    check_on_infinite(on_infinite)
+    large = np.abs(samples) >= LARGEST[dtype]
+    if not large.any():
         return samples
     if on_infinite == "missing":
-        return np.where(infinite, np.nan, samples)
-    place = tuple(int(i) for i in np.argwhere(infinite)[0])
+        return np.where(large, np.nan, samples)
+    place = tuple(int(i) for i in np.argwhere(large)[0])
     where = f" at index {place[0] if len(place) == 1 else place}" if place else ""
-    raise ValueError(f"x holds infinity{where}; pass finite samples, or on_infinite='missing' to skip it")
+    value = float(samples[place])
+    what = "infinity" if np.isinf(value) else f"{value:g}, beyond {LARGEST[dtype]:.3g},"
+    raise ValueError(f"{name} holds {what}{where}; pass finite samples, or on_infinite='missing' to skip it")
 
 
-def _numbers(x: Any) -> NDArray[np.float64]:
+def _numbers(x: Any, name: str) -> NDArray[np.float64]:
     if type(x) is float:
         return np.asarray(x)
     if x is None:
@@ -55,49 +75,62 @@ def _numbers(x: Any) -> NDArray[np.float64]:
     package = type(x).__module__.partition(".")[0]
     if package in ("torch", "jax", "jaxlib"):
         raise TypeError(
-            f"x is a {package} tensor; pass a NumPy array (the adapters estimators.torch and estimators.jax, "
-            f"extras kalmean[torch] and kalmean[jax], are not in this version)"
+            f"{name} is a {package} tensor; pass a NumPy array (the adapters estimators.torch and "
+            f"estimators.jax, extras kalmean[torch] and kalmean[jax], are not in this version)"
         )
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(x, pandas.DataFrame):
-        columns = [_column(x.iloc[:, i], pandas) for i in range(x.shape[1])]
+        columns = [_column(x.iloc[:, i], pandas, name) for i in range(x.shape[1])]
         return np.stack(columns, axis=1) if columns else np.empty(x.shape)
     if pandas is not None and isinstance(x, (pandas.Series, pandas.Index)):
-        return _column(x, pandas)
-    if isinstance(x, np.ma.MaskedArray):
-        return np.where(np.ma.getmaskarray(x), np.nan, _from_array(x.data))
-    return _from_array(x if isinstance(x, np.ndarray) else _array(x))
+        return _column(x, pandas, name)
+    return _from_array(x if isinstance(x, np.ndarray) else _array(x, name), name)
 
 
-def _array(x: Any) -> NDArray[Any]:
-    if isinstance(x, (list, tuple)) and any(value is np.ma.masked for value in x):
-        x = [None if value is np.ma.masked else value for value in x]
+def _array(x: Any, name: str) -> NDArray[Any]:
     try:
-        return np.asarray(x)
+        return np.asarray(_unmasked(x))
     except ValueError as error:
-        raise ValueError("x is ragged: every row must have the same number of channels") from error
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError(f"{name} is ragged: every row must have the same number of channels") from error
 
 
-def _column(series: Any, pandas: Any) -> NDArray[np.float64]:
+def _unmasked(x: Any) -> Any:
+    """Spell masked entries of nested lists as None, which NumPy would take for the numbers behind them."""
+    if x is np.ma.masked:
+        return None
+    if isinstance(x, np.ma.MaskedArray):
+        spelled = x.data.astype(object)
+        spelled[np.ma.getmaskarray(x)] = None
+        return spelled
+    if isinstance(x, (list, tuple)) and any(isinstance(v, (list, tuple, np.ma.MaskedArray)) for v in x):
+        return [_unmasked(value) for value in x]
+    return x
+
+
+def _column(series: Any, pandas: Any, name: str) -> NDArray[np.float64]:
     dtype = series.dtype
     if pandas.api.types.is_numeric_dtype(dtype) and getattr(dtype, "kind", "f") in "biuf":
         values: NDArray[np.float64] = series.to_numpy(dtype=np.float64, na_value=np.nan)
         return values
-    return _from_array(series.to_numpy())
+    return _from_array(series.to_numpy(), name)
 
 
-def _from_array(array: NDArray[Any]) -> NDArray[np.float64]:
+def _from_array(array: NDArray[Any], name: str) -> NDArray[np.float64]:
+    if isinstance(array, np.ma.MaskedArray):
+        return np.where(np.ma.getmaskarray(array), np.nan, _from_array(array.data, name))
     kind = array.dtype.kind
     if kind in "biuf":
         return array.astype(np.float64, copy=False)
     if kind == "O":
-        values = np.array([_number(value) for value in array.ravel()], dtype=np.float64)
+        values = np.array([_number(value, name) for value in array.ravel()], dtype=np.float64)
         return values.reshape(array.shape)
     names = {"U": "text", "S": "text", "T": "text", "c": "complex numbers", "M": "dates", "m": "time spans"}
-    raise TypeError(f"x holds {names.get(kind, str(array.dtype))}; samples must be real numbers")
+    raise TypeError(f"{name} holds {names.get(kind, str(array.dtype))}; samples must be real numbers")
 
 
-def _number(value: Any) -> float:
+def _number(value: Any, name: str) -> float:
     if value is None or type(value).__name__ == "NAType" or value is np.ma.masked:
         return np.nan
     if not isinstance(value, (str, bytes, bytearray, complex, np.complexfloating)):
@@ -109,24 +142,34 @@ def _number(value: Any) -> float:
             pass
     what = "text" if isinstance(value, (str, bytes)) else type(value).__name__
     raise TypeError(
-        f"x holds {what} ({str(value)[:40]!r}); samples must be real numbers, None or NaN where missing"
+        f"{name} holds {what} ({str(value)[:40]!r}); samples must be real numbers, None or NaN where missing"
     )
+
+
+@dataclass(frozen=True)
+class _AsPandas:
+    """Gives results back under the index, columns or name that a stream had when it was filtered."""
+
+    index: Any
+    columns: Any
+    name: Any
+
+    def __call__(self, values: NDArray[Any]) -> Any:
+        import pandas
+
+        if values.ndim == 1:
+            return pandas.Series(values, index=self.index, name=self.name)
+        if values.ndim == 2:
+            own = self.columns is not None and values.shape[1] == len(self.columns)
+            return pandas.DataFrame(values, index=self.index, columns=self.columns if own else None)
+        return values
 
 
 def _wrapper(x: Any) -> Wrap:
     pandas = sys.modules.get("pandas")
     if pandas is None or not isinstance(x, (pandas.Series, pandas.DataFrame)):
         return _as_it_is
-
-    def wrap(values: NDArray[Any]) -> Any:
-        if values.ndim == 1:
-            return pandas.Series(values, index=x.index, name=getattr(x, "name", None))
-        if values.ndim == 2:
-            columns = x.columns if values.shape[1:] == x.shape[1:] else None
-            return pandas.DataFrame(values, index=x.index, columns=columns)
-        return values
-
-    return wrap
+    return _AsPandas(x.index, getattr(x, "columns", None), getattr(x, "name", None) if x.ndim == 1 else None)
 
 
 def _as_it_is(values: NDArray[Any]) -> NDArray[Any]:

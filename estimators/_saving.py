@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from estimators._parameters import brief
+
 SCHEMA = 1
 _SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -32,17 +34,18 @@ def unpack(estimator: Any, state_type: type, data: Mapping[str, Any]) -> Any:
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{name}: this is no saved state; to_dict makes one") from error
-    if schema != SCHEMA:
+    if type(schema) is not int or schema != SCHEMA:
         raise ValueError(f"{name}: the state has schema {schema!r}; this version reads schema {SCHEMA}")
     if saved_by != name:
         raise ValueError(f"{name}: the state was saved by {saved_by}; it can go on only there")
-    if not isinstance(parameters, Mapping):
-        raise ValueError(f"{name}: the saved parameters are damaged: {str(parameters)[:60]}")
-    for field in dataclasses.fields(estimator):
-        mine, theirs = _plain(getattr(estimator, field.name)), parameters.get(field.name)
+    names = [field.name for field in dataclasses.fields(estimator)]
+    if not isinstance(parameters, Mapping) or set(parameters) != set(names):
+        raise ValueError(f"{name}: the saved parameters are damaged: {brief(parameters)}")
+    for field in names:
+        mine, theirs = _plain(getattr(estimator, field)), parameters[field]
         if mine != theirs:
             raise ValueError(
-                f"{name}: the state was saved under {field.name}={theirs}, not {field.name}={mine}"
+                f"{name}: the state was saved under {field}={brief(theirs)}, not {field}={brief(mine)}"
             )
     expected = state_type._fields  # type: ignore[attr-defined]
     if not isinstance(fields, Mapping) or set(fields) != set(expected):
@@ -63,7 +66,8 @@ def _restore(name: str, field: str, value: Any) -> Any:
     try:
         if isinstance(value, Mapping):
             flat = [_SPELLED[v] if isinstance(v, str) else float(v) for v in value["values"]]
-            return np.array(flat, dtype=np.dtype(value["dtype"])).reshape(value["shape"])[()]
+            kept = {"float64": np.float64, "float32": np.float32}[value["dtype"]]
+            return np.array(flat, dtype=kept).reshape(value["shape"])[()]
         return _SPELLED[value] if isinstance(value, str) else float(value)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{name}: the saved {field} is damaged: {str(value)[:60]}") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name}: the saved {field} is damaged: {brief(value)}") from error

@@ -10,11 +10,25 @@ import numpy as np
 
 from estimators._arithmetic import toward, where
 from estimators._base import Recursive
-from estimators._parameters import Parameter, fit_together, real
+from estimators._parameters import (
+    ABOVE_0_TO_1,
+    AT_LEAST_ONE,
+    BETWEEN_0_AND_1,
+    FINITE,
+    FREQUENCY,
+    FROM_0_BELOW_1,
+    NONNEGATIVE,
+    POSITIVE,
+    Parameter,
+    Range,
+    fit_together,
+    real,
+    require,
+)
 from estimators.protocol import Trait
 from estimators.response import SettledGain
 
-_FROZEN = " (at beta = 1 the gain is 0: a frozen filter, which no sample ever moves)"
+_FROZEN = "(at beta = 1 the gain is 0: a frozen filter, which no sample ever moves)"
 
 
 class EMAState(NamedTuple):
@@ -52,46 +66,42 @@ class _Exponential(Recursive, SettledGain):
         return 1.0 - self.beta
 
     @property
+    def steady_beta(self) -> Parameter:
+        """Beta."""
+        return self.beta
+
+    @property
     def signal_to_noise(self) -> Parameter:
         """q/r of the random walk on which this beta has the least error: (1 - beta)^2 / beta."""
-        beta = np.asarray(self.beta)
-        with np.errstate(divide="ignore", over="ignore"):
-            ratio = (1.0 - beta) ** 2 / beta
-        return float(ratio) if ratio.ndim == 0 else ratio
+        return self._quiet(lambda gain, beta: gain**2 / beta)
 
     @classmethod
     def from_alpha(cls, alpha: Any, **parameters: Any) -> Self:
         """From the weight of the newest sample, alpha = 1 - beta in (0, 1]; ValueError outside."""
-        name = f"{cls.__name__}.from_alpha"
-        alpha = real(name, "alpha", alpha, lambda a: (a > 0) & (a <= 1), "in (0, 1]")
-        return cls(1.0 - alpha, **parameters)
+        return cls._from("alpha", alpha, ABOVE_0_TO_1, lambda a: 1.0 - a, parameters)
 
     @classmethod
     def from_half_life(cls, half_life: Any, **parameters: Any) -> Self:
         """From the samples after which a weight has halved, > 0: beta = 2^(-1 / half_life)."""
-        h = real(f"{cls.__name__}.from_half_life", "half_life", half_life, _positive, "> 0 samples")
-        return cls(_power(0.5, h), **parameters)
+        samples = POSITIVE.of("samples")
+        return cls._from("half_life", half_life, samples, lambda h: 0.5 ** (1.0 / h), parameters)
 
     @classmethod
     def from_time_constant(cls, time_constant: Any, **parameters: Any) -> Self:
         """From the samples after which a weight has fallen to 1/e, > 0: beta = exp(-1 / time_constant)."""
-        tau = real(
-            f"{cls.__name__}.from_time_constant", "time_constant", time_constant, _positive, "> 0 samples"
-        )
-        return cls(_power(math.exp(-1.0), tau), **parameters)
+        samples = POSITIVE.of("samples")
+        return cls._from("time_constant", time_constant, samples, lambda tau: np.exp(-1.0 / tau), parameters)
 
     @classmethod
     def from_span(cls, span: Any, **parameters: Any) -> Self:
         """From pandas' span, >= 1: beta = (span - 1) / (span + 1), a window's noise gain."""
-        name = f"{cls.__name__}.from_span"
-        span = real(name, "span", span, lambda n: (n >= 1) & np.isfinite(n), ">= 1 samples")
-        return cls((span - 1.0) / (span + 1.0), **parameters)
+        samples = AT_LEAST_ONE.of("samples")
+        return cls._from("span", span, samples, lambda n: (n - 1.0) / (n + 1.0), parameters)
 
     @classmethod
     def from_cutoff(cls, cutoff: Any, **parameters: Any) -> Self:
         """From the frequency of half power in cycles per sample, in (0, 0.5]."""
-        f = real(f"{cls.__name__}.from_cutoff", "cutoff", cutoff, _frequency, "in (0, 0.5] cycles per sample")
-        return cls(_beta_at_odds(1.0, f), **parameters)
+        return cls._from("cutoff", cutoff, FREQUENCY, lambda f: _beta_at_odds(1.0, f), parameters)
 
     @classmethod
     def from_attenuation(cls, db: Any, f: Any, **parameters: Any) -> Self:
@@ -100,33 +110,47 @@ class _Exponential(Recursive, SettledGain):
         Solves |H(f)|^2 = 10^(-db/10) for beta: with k = 2 sin^2(pi f) P / (1 - P), b^2 - 2 (1 + k) b + 1 = 0.
         """
         name = f"{cls.__name__}.from_attenuation"
-        decibels = np.asarray(real(name, "db", db, _positive, "> 0 dB"))
-        frequency = real(name, "f", f, _frequency, "in (0, 0.5] cycles per sample")
-        with np.errstate(over="ignore"):
-            odds = 1.0 / np.expm1(decibels * (math.log(10.0) / 10.0))
-        return cls(_beta_at_odds(odds, frequency), **parameters)
+        frequency = real(name, "f", f, FREQUENCY)
+        fit_together(name, db=db, f=frequency)
+
+        def beta(decibels: Any) -> Any:
+            odds = 1.0 / np.expm1(np.asarray(decibels) * (math.log(10.0) / 10.0))
+            return _beta_at_odds(odds, frequency)
+
+        return cls._from("attenuation", db, POSITIVE.of("dB"), beta, parameters, field="db")
 
     @classmethod
     def from_noise_gain(cls, noise_gain: Any, **parameters: Any) -> Self:
         """From the variance that white noise keeps, in (0, 1]: beta = (1 - g) / (1 + g)."""
-        name = f"{cls.__name__}.from_noise_gain"
-        g = real(name, "noise_gain", noise_gain, lambda g: (g > 0) & (g <= 1), "in (0, 1]")
-        return cls((1.0 - g) / (1.0 + g), **parameters)
+        return cls._from("noise_gain", noise_gain, ABOVE_0_TO_1, lambda g: (1.0 - g) / (1.0 + g), parameters)
 
     @classmethod
     def from_group_delay(cls, group_delay: Any, **parameters: Any) -> Self:
         """From the lag on a ramp in samples, >= 0: beta = d / (1 + d)."""
-        name = f"{cls.__name__}.from_group_delay"
-        d = real(name, "group_delay", group_delay, lambda d: (d >= 0) & np.isfinite(d), ">= 0 samples")
-        return cls(d / (1.0 + d), **parameters)
+        samples = NONNEGATIVE.of("samples")
+        return cls._from("group_delay", group_delay, samples, lambda d: d / (1.0 + d), parameters)
 
     @classmethod
     def from_signal_to_noise(cls, s: Any, **parameters: Any) -> Self:
         """From s = q/r > 0 of a random walk, with the least error on it: beta = 1 - K(s)."""
-        name = f"{cls.__name__}.from_signal_to_noise"
-        ratio = real(name, "s", s, lambda v: v > 0, "> 0, a ratio of variances q/r")
+        ratio = Range("> 0, a ratio of variances q/r", lambda v: v > 0)
+
+        def beta(s: Any) -> Any:
+            return 1.0 - 2.0 / (1.0 + (1.0 + 4.0 / np.asarray(s)) ** 0.5)
+
+        return cls._from("signal_to_noise", s, ratio, beta, parameters, field="s")
+
+    @classmethod
+    def _from(
+        cls, by: str, value: Any, allowed: Range, beta: Any, parameters: dict[str, Any], field: str = ""
+    ) -> Self:
+        """Make the setting whose beta follows from another quantity; errors name that one."""
+        name, field = f"{cls.__name__}.from_{by}", field or by
+        given = real(name, field, value, allowed)
         with np.errstate(over="ignore"):
-            return cls(1.0 - 2.0 / (1.0 + (1.0 + 4.0 / ratio) ** 0.5), **parameters)
+            found = np.asarray(beta(given))
+        require(name, field, value, np.all(found < 1.0), f"such that beta is below 1 in float64 {_FROZEN}")
+        return cls(found, **parameters)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +167,12 @@ class EMA(_Exponential):
     coefficients = ("beta",)
 
     def __post_init__(self) -> None:
-        beta = real(self, "beta", self.beta, lambda b: (b >= 0) & (b < 1), "in [0, 1)" + _FROZEN)
+        beta = real(type(self).__name__, "beta", self.beta, FROM_0_BELOW_1.of(_FROZEN))
         object.__setattr__(self, "beta", beta)
         if self.initial is not None:
-            initial = real(self, "initial", self.initial, np.isfinite, "finite, or None for the first sample")
-            fit_together(self, beta=beta, initial=initial)
+            start = FINITE.of("or None for the first sample")
+            initial = real(type(self).__name__, "initial", self.initial, start)
+            fit_together(type(self).__name__, beta=beta, initial=initial)
             object.__setattr__(self, "initial", initial)
 
     @staticmethod
@@ -190,7 +215,7 @@ class DebiasedEMA(_Exponential):
     coefficients = ("beta",)
 
     def __post_init__(self) -> None:
-        beta = real(self, "beta", self.beta, lambda b: (b > 0) & (b < 1), "in (0, 1)" + _FROZEN)
+        beta = real(type(self).__name__, "beta", self.beta, BETWEEN_0_AND_1.of(_FROZEN))
         object.__setattr__(self, "beta", beta)
 
     @staticmethod
@@ -212,19 +237,6 @@ class DebiasedEMA(_Exponential):
 
     def _prior(self) -> DebiasedEMAState:
         return DebiasedEMAState(math.nan, 0.0)
-
-
-def _positive(value: Any) -> Any:
-    return (value > 0) & np.isfinite(value)
-
-
-def _frequency(value: Any) -> Any:
-    return (value > 0) & (value <= 0.5)
-
-
-def _power(base: float, time: Parameter) -> Parameter:
-    result: Parameter = base ** (1.0 / time)
-    return result
 
 
 def _beta_at_odds(odds: Any, frequency: Any) -> Any:

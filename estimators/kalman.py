@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from estimators._arithmetic import toward
-from estimators._base import Recursive
-from estimators._parameters import Parameter, fit_together, real
+from estimators._arithmetic import toward, where
+from estimators._base import Recursive, compiled_loops
+from estimators._parameters import (
+    BETWEEN_0_AND_1,
+    NONNEGATIVE,
+    POSITIVE,
+    Parameter,
+    Range,
+    fit_together,
+    real,
+    require,
+)
 from estimators._samples import OnInfinite
-from estimators.ema import EMA, _positive
+from estimators.ema import EMA
 from estimators.protocol import Trait
 from estimators.response import SettledGain
 from estimators.results import Run, SmoothResult
@@ -20,7 +29,7 @@ from estimators.results import Run, SmoothResult
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LEAST = 5e-324  # added to a variance of zero it makes r/P infinite, hence the gain 0, without a branch
+_PRIOR = Range(">= 0, or inf for a diffuse start", lambda v: v >= 0)
 
 
 class KalmanState(NamedTuple):
@@ -49,52 +58,58 @@ class Kalman(Recursive, SettledGain):
     memory = "q"
 
     def __post_init__(self) -> None:
-        def nonnegative(v: NDArray[np.float64]) -> Any:
-            return (v >= 0) & np.isfinite(v)
-
-        q = real(self, "q", self.q, nonnegative, ">= 0, a variance per sample")
-        r = real(self, "r", self.r, nonnegative, ">= 0, a variance")
-        variance = real(self, "variance", self.variance, lambda v: v >= 0, ">= 0, or inf for a diffuse start")
-        fit_together(self, q=q, r=r, mean=self.mean, variance=variance)
-        real(
-            self,
-            "q",
-            q,
-            lambda v: (v + np.asarray(r)) > 0,
-            "> 0 where r = 0: without either there is no filter",
-        )
+        name = type(self).__name__
+        q = real(name, "q", self.q, NONNEGATIVE.of("as a variance per sample"))
+        r = real(name, "r", self.r, NONNEGATIVE.of("as a variance"))
+        variance = real(name, "variance", self.variance, _PRIOR)
+        anything = real(name, "mean", self.mean, Range("a number", lambda m: ~np.isinf(m)))
+        fit_together(name, q=q, r=r, mean=anything, variance=variance)
+        filters = np.all((np.asarray(q) > 0) | (np.asarray(r) > 0))
+        require(name, "q", q, filters, "> 0 where r = 0: without either there is no filter")
         known = np.isfinite(variance)
         mean = real(
-            self, "mean", self.mean, lambda m: np.isfinite(m) | ~known, "finite where the variance is"
+            name, "mean", anything, Range("finite where the variance is", lambda m: ~(np.isnan(m) & known))
         )
-        for name, value in (("q", q), ("r", r), ("mean", mean), ("variance", variance)):
-            object.__setattr__(self, name, value)
+        for field, value in (("q", q), ("r", r), ("mean", mean), ("variance", variance)):
+            object.__setattr__(self, field, value)
 
     @classmethod
     def from_beta(cls, beta: Any, r: Any = 1.0, **parameters: Any) -> Self:
         """Settle at the gain 1 - beta, beta in (0, 1): q = r (1 - beta)^2 / beta; ValueError outside."""
-        name = f"{cls.__name__}.from_beta"
-        b = real(name, "beta", beta, lambda b: (b > 0) & (b < 1), "in (0, 1)")
-        r = real(name, "r", r, _positive, "> 0, a variance")
-        return cls(q=(1.0 - b) ** 2 / b * r, r=r, **parameters)
+        return cls._from("beta", beta, BETWEEN_0_AND_1, r, lambda b: (1.0 - b) ** 2 / b, parameters)
 
     @classmethod
     def from_noise_gain(cls, noise_gain: Any, r: Any = 1.0, **parameters: Any) -> Self:
         """Settle at this noise gain, in (0, 1); ValueError outside."""
-        return cls.from_beta(EMA.from_noise_gain(noise_gain).beta, r, **parameters)
+        return cls._from(
+            "noise_gain", noise_gain, BETWEEN_0_AND_1, r, lambda g: 4.0 * g**2 / (1.0 - g**2), parameters
+        )
 
     @classmethod
     def from_group_delay(cls, group_delay: Any, r: Any = 1.0, **parameters: Any) -> Self:
         """Settle at this lag on a ramp in samples, > 0; ValueError otherwise."""
-        return cls.from_beta(EMA.from_group_delay(group_delay).beta, r, **parameters)
+        samples = POSITIVE.of("samples")
+        return cls._from("group_delay", group_delay, samples, r, lambda d: 1.0 / (d * (1.0 + d)), parameters)
 
     @classmethod
     def from_signal_to_noise(cls, s: Any, r: Any = 1.0, **parameters: Any) -> Self:
         """From s = q/r > 0; ValueError otherwise."""
-        name = f"{cls.__name__}.from_signal_to_noise"
-        ratio = real(name, "s", s, _positive, "> 0, a ratio of variances q/r")
-        r = real(name, "r", r, _positive, "> 0, a variance")
-        return cls(q=ratio * r, r=r, **parameters)
+        ratio = POSITIVE.of("as a ratio of variances q/r")
+        return cls._from("signal_to_noise", s, ratio, r, lambda s: s, parameters, field="s")
+
+    @classmethod
+    def _from(
+        cls, by: str, value: Any, allowed: Range, r: Any, s: Any, parameters: dict[str, Any], field: str = ""
+    ) -> Self:
+        """Make the setting whose ratio s = q/r follows from another quantity; errors name that one."""
+        name, field = f"{cls.__name__}.from_{by}", field or by
+        given = real(name, field, value, allowed)
+        variance = real(name, "r", r, POSITIVE.of("as a variance"))
+        fit_together(name, **{field: given, "r": variance})
+        with np.errstate(over="ignore", divide="ignore", under="ignore"):
+            q = s(np.asarray(given)) * variance
+        require(name, field, value, np.all((q > 0) & np.isfinite(q)), "such that q is a finite number > 0")
+        return cls(q=q, r=variance, **parameters)
 
     @staticmethod
     def predict(given: Any, state: KalmanState) -> KalmanState:
@@ -103,11 +118,11 @@ class Kalman(Recursive, SettledGain):
 
     @staticmethod
     def correct(given: Any, state: KalmanState, sample: Any) -> tuple[KalmanState, Any]:
-        """Gain P / (P + r), the variance after it r K; both exact for an infinite P.
+        """Gain P / (P + r), and 1 for an infinite P; the variance after it is r K.
 
         r K and not (1 - K) P, which cancels where r is small; K' = (K + s) / (K + s + 1) with s = q/r.
         """
-        gain = 1.0 / (1.0 + given.r / (state.variance + _LEAST))
+        gain = where(state.variance == math.inf, 1.0, state.variance / (state.variance + given.r))
         return KalmanState(toward(state.mean, sample, gain), given.r * gain), gain
 
     @property
@@ -124,36 +139,39 @@ class Kalman(Recursive, SettledGain):
             gain = 2.0 / (1.0 + np.sqrt(1.0 + 4.0 / np.asarray(self.signal_to_noise)))
         return float(gain) if gain.ndim == 0 else gain
 
+    @property
+    def steady_beta(self) -> Parameter:
+        """1 - K = K^2 / s, which does not cancel where K is close to 1."""
+        gain = self.steady_gain
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            small = np.asarray(gain) ** 2 / np.asarray(self.signal_to_noise)
+        beta = np.where(np.asarray(gain) > 0.5, small, 1.0 - gain)
+        return float(beta) if beta.ndim == 0 else beta
+
     def steady_state(self) -> EMA:
         """Return the EMA that this filter is once settled; ValueError for q = 0, which never settles.
 
         It starts at the first sample where the prior is diffuse, else at the prior's mean.
         """
-        real(
-            "Kalman.steady_state",
-            "q",
-            self.q,
-            lambda q: q > 0,
-            "> 0: at q = 0 the gain falls as 1/t, for ever",
-        )
+        name = f"{type(self).__name__}.steady_state"
+        moving = np.all(np.asarray(self.q) > 0)
+        require(name, "q", self.q, moving, "> 0: at q = 0 the gain falls as 1/t, for ever")
         diffuse = np.isinf(self.variance)
-        if np.any(diffuse) and not np.all(diffuse):
-            raise ValueError("Kalman.steady_state: variance must be finite or infinite in all channels alike")
-        return EMA(1.0 - self.steady_gain, initial=None if np.all(diffuse) else self.mean)
+        alike = np.all(diffuse) or not np.any(diffuse)
+        require(name, "variance", self.variance, alike, "finite, or infinite, in all channels alike")
+        return EMA(self.steady_beta, initial=None if np.all(diffuse) else self.mean)
 
     def smooth(self, x: Any, *, on_infinite: OnInfinite = "raise") -> SmoothResult:
         """Fixed-interval smoother: mean and variance of every level given the whole stream.
 
         x as in filter, time on axis 0. Raises as filter does. Rauch, Tung, Striebel (1965), AIAA J. 3.
         """
-        from estimators import _kernels
-
         forward = self.filter(x, on_infinite=on_infinite)
         run = forward._run
         flat = (run.mean.shape[0], int(np.prod(run.channels)))
         mean, variance = np.array(run.mean).reshape(flat), np.array(run.variance).reshape(flat)
         q = np.array(np.broadcast_to(np.float64(self.q), run.channels)).reshape(-1)
-        _kernels.smoother()(q, mean, variance)
+        compiled_loops().smoother()(q, mean, variance)
         moments = mean.reshape(run.mean.shape), variance.reshape(run.mean.shape)
         wrap = forward._wrap
         return SmoothResult(mean=wrap(moments[0]), variance=wrap(moments[1]), _moments=moments, _wrap=wrap)

@@ -32,9 +32,10 @@ def matched(
         names = (field.name for field in dataclasses.fields(kind))
         parameters = {n: getattr(kind, n) for n in names if n != cls.memory} | parameters
     quantity, constructor = _BY[by]
-    for owner, name in ((given, quantity), (cls, constructor)):
+    if isinstance(given, type):
+        raise TypeError(f"{given.__name__} is a class; matched needs a setting of it, such as EMA(0.99)")
+    for owner, name, label in ((given, quantity, type(given)), (cls, constructor, cls)):
         if not hasattr(owner, name):
-            label = owner.__name__ if isinstance(owner, type) else type(owner).__name__
-            raise TypeError(f"{label} cannot be matched by {by}: it has no {name}")
+            raise TypeError(f"{label.__name__} cannot be matched by {by}: it has no {name}")
     estimator: T = getattr(cls, constructor)(getattr(given, quantity), **parameters)
     return estimator

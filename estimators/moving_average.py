@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from estimators._base import BaseEstimator
-from estimators._parameters import real, whole
+from estimators._base import BaseEstimator, compiled_loops
+from estimators._parameters import ABOVE_0_TO_1, NONNEGATIVE, Range, real, require, whole
 from estimators.protocol import Trait
 from estimators.results import Run, align
 
@@ -45,22 +44,18 @@ class MovingAverage(BaseEstimator):
     memory = "window"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "window", whole(self, "window", self.window, 1))
+        object.__setattr__(self, "window", whole(type(self).__name__, "window", self.window, 1))
 
     @classmethod
     def from_noise_gain(cls, noise_gain: Any) -> Self:
         """Round the window to the nearest with this noise gain, in (0, 1]; ValueError outside."""
-        name = f"{cls.__name__}.from_noise_gain"
-        g = real(name, "noise_gain", noise_gain, lambda g: (g > 0) & (g <= 1), "in (0, 1]")
-        with np.errstate(over="ignore"):
-            return cls(_whole_window(1.0 / np.asarray(g), round))
+        return cls._from("noise_gain", noise_gain, ABOVE_0_TO_1, lambda g: np.rint(1.0 / g))
 
     @classmethod
     def from_group_delay(cls, group_delay: Any) -> Self:
         """Round the window to the nearest with this lag on a ramp in samples, >= 0; ValueError otherwise."""
-        name = f"{cls.__name__}.from_group_delay"
-        d = real(name, "group_delay", group_delay, lambda d: (d >= 0) & np.isfinite(d), ">= 0 samples")
-        return cls(_whole_window(2.0 * d + 1.0, round))
+        samples = NONNEGATIVE.of("samples")
+        return cls._from("group_delay", group_delay, samples, lambda d: np.rint(2.0 * d + 1.0))
 
     @classmethod
     def from_signal_to_noise(cls, s: Any) -> Self:
@@ -69,11 +64,23 @@ class MovingAverage(BaseEstimator):
         The error 1/N + s (N - 1)(2 N - 1) / (6 N), in units of r, is least where N (N - 1) <= 3/s + 1/2 <=
         N (N + 1).
         """
-        name = f"{cls.__name__}.from_signal_to_noise"
-        ratio = real(name, "s", s, lambda v: v > 0, "> 0, a ratio of variances q/r")
+        ratio = Range("> 0, a ratio of variances q/r", lambda v: v > 0)
+
+        def window(s: Any) -> Any:
+            return np.ceil(0.5 * (np.sqrt(1.0 + 4.0 * (3.0 / s + 0.5)) - 1.0))
+
+        return cls._from("signal_to_noise", s, ratio, window, field="s")
+
+    @classmethod
+    def _from(cls, by: str, value: Any, allowed: Range, window: Any, field: str = "") -> Self:
+        """Make the window that follows from another quantity; errors name that one."""
+        name, field = f"{cls.__name__}.from_{by}", field or by
+        given = np.asarray(real(name, field, value, allowed))
+        require(name, field, value, given.ndim == 0, "one number: a window does not broadcast over channels")
         with np.errstate(over="ignore"):
-            bound = 3.0 / np.asarray(ratio) + 0.5
-        return cls(_whole_window(0.5 * (np.sqrt(1.0 + 4.0 * bound) - 1.0), math.ceil))
+            found = float(window(given))
+        require(name, field, value, found < 2.0**63, "such that the window is below 2^63 samples")
+        return cls(max(1, int(found)))
 
     @property
     def signal_to_noise(self) -> float:
@@ -126,12 +133,12 @@ class MovingAverage(BaseEstimator):
 
     def impulse_response(self, n: int) -> NDArray[np.float64]:
         """1/N for N samples, then 0, shape (n,); ValueError unless n is an int >= 0."""
-        age = np.arange(whole(self, "n", n, 0))
+        age = np.arange(whole(type(self).__name__, "n", n, 0))
         return np.where(age < self.window, 1.0 / self.window, 0.0)
 
     def step_response(self, n: int) -> NDArray[np.float64]:
         """min((k + 1)/N, 1) for k = 0 to n - 1, shape (n,); ValueError unless n is an int >= 0."""
-        age = np.arange(whole(self, "n", n, 0))
+        age = np.arange(whole(type(self).__name__, "n", n, 0))
         return np.minimum((age + 1.0) / self.window, 1.0)
 
     def frequency_response(self, f: ArrayLike) -> NDArray[np.complex128]:
@@ -157,11 +164,14 @@ class MovingAverage(BaseEstimator):
             {Trait.LINEAR, Trait.SHIFT_EQUIVARIANT, Trait.SCALE_EQUIVARIANT, Trait.FINITE_MEMORY}
         )
 
+    def _leading(self) -> tuple[tuple[int, ...], ...]:
+        return (), (self.window,)
+
     def _start(self, channels: tuple[int, ...]) -> MovingAverageState:
         return MovingAverageState(np.full(channels, np.nan), np.full((self.window, *channels), np.nan))
 
     def _step(self, state: MovingAverageState, sample: Any) -> MovingAverageState:
-        newest = np.asarray(sample)[np.newaxis]
+        newest = np.broadcast_to(sample, np.shape(state.mean))[np.newaxis]
         window = np.concatenate([state.window[1:], newest])
         if newest.ndim > 1:
             return MovingAverageState(self._means(state, newest)[0][0], window)
@@ -193,23 +203,26 @@ class MovingAverage(BaseEstimator):
     def _squared_weights(self, run: Run) -> NDArray[np.float64]:
         rows = np.broadcast_to(run.aligned_samples, run.mean.shape)
         _, present = self._means(run.start, rows)
-        return _held(1.0 / np.where(present > 0, present, np.nan))
+        _, of_this_run = self._means(self._start(run.channels), rows)
+        before = np.where(np.isnan(run.start.mean), np.nan, 0.0)
+        with np.errstate(invalid="ignore"):
+            power = of_this_run / present**2
+        return _held(np.concatenate([before[np.newaxis], power]))[1:]
 
     def _means(
         self, start: MovingAverageState, rows: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Means and numbers of samples present over each window, both of shape (T, *channels)."""
-        from estimators import _kernels
-
         flat = (rows.shape[0], int(np.prod(rows.shape[1:])))
         past = np.asarray(start.window, dtype=np.float64).reshape(self.window, flat[1])
         mean, present = np.empty(flat), np.empty(flat)
         mean[:1] = np.asarray(start.mean, dtype=np.float64).reshape(-1)
         y = np.concatenate([past, rows.reshape(flat)])
-        scale = 1.0 if np.max(np.abs(y), initial=0.0, where=~np.isnan(y)) < _LARGE else _SCALE
+        scale = np.where(np.max(np.abs(y), axis=0, initial=0.0, where=~np.isnan(y)) < _LARGE, 1.0, _SCALE)
         mean[:1] *= scale
-        _kernels.windowed_mean()(self.window, y * scale if scale != 1.0 else y, mean, present)
-        return mean.reshape(rows.shape) / scale, present.reshape(rows.shape)
+        compiled_loops().windowed_mean()(self.window, y * scale, mean, present)
+        mean /= scale
+        return mean.reshape(rows.shape), present.reshape(rows.shape)
 
 
 def _exact_mean(values: NDArray[np.float64]) -> float:
@@ -223,11 +236,3 @@ def _held(values: NDArray[np.float64]) -> NDArray[np.float64]:
         np.isnan(values), 0, np.arange(values.shape[0]).reshape((-1,) + (1,) * (values.ndim - 1))
     )
     return np.take_along_axis(values, np.maximum.accumulate(index, axis=0), axis=0)
-
-
-def _whole_window(window: Any, rounded: Callable[[float], int]) -> int:
-    if np.ndim(window) > 0:
-        raise ValueError("MovingAverage: window must be an int >= 1; it does not broadcast over channels")
-    if not np.isfinite(window):
-        raise ValueError("MovingAverage: window=inf is not valid; window must be an int >= 1")
-    return max(1, rounded(float(window)))

@@ -50,7 +50,7 @@ class FilterResult:
 
     ``mean`` after each sample; ``variance`` of its error, None for estimators that have none; ``gain``, the
     weight given to each sample, 0 where it was missing; ``state`` to go on from. Everything else is computed
-    when asked, from the samples as they are then: do not overwrite the stream before.
+    when asked, from the stream and from these arrays (``out`` among them) as they are then.
     """
 
     mean: Any
@@ -84,7 +84,7 @@ class FilterResult:
         innovation = self._innovation()
         counted = np.isfinite(innovation) & np.isfinite(variance)
         with np.errstate(invalid="ignore", over="ignore"):
-            terms = -0.5 * (np.log(2.0 * np.pi * variance) + innovation**2 / variance)
+            terms = -0.5 * (np.log(2.0 * np.pi * variance) + (innovation / np.sqrt(variance)) ** 2)
         total = np.where(counted, terms, 0.0).sum(axis=0)
         return float(total) if total.ndim == 0 else total
 
@@ -123,15 +123,16 @@ class FilterResult:
         before the run, in place of the estimator's own start; without effect where it started from nothing.
         With x = signal + noise, mean = replay(signal, initial) + replay(noise). Raises ValueError, TypeError.
         """
-        from estimators._samples import as_stream
+        from estimators._samples import as_sample, as_stream
 
-        other, _ = as_stream(z, "raise")
+        other, _ = as_stream(z, name="z")
         run = self._run
         if other.shape[0] != run.mean.shape[0]:
             raise ValueError(f"z has {other.shape[0]} samples; this run had {run.mean.shape[0]}")
+        before = as_sample(initial)
         try:
             other = np.broadcast_to(align(other, run.channels), run.mean.shape)
-            start = np.broadcast_to(np.asarray(initial, dtype=np.float64), run.channels)
+            start = np.broadcast_to(np.asarray(before), run.channels)
         except ValueError as error:
             raise ValueError(
                 f"z of shape {other.shape} and initial of shape {np.shape(initial)} "
@@ -168,7 +169,7 @@ def align(samples: NDArray[Any], channels: tuple[int, ...]) -> NDArray[Any]:
 
 def check_level(level: float) -> None:
     """Raise ValueError unless a probability lies strictly between 0 and 1."""
-    if not (isinstance(level, (int, float)) and 0.0 < level < 1.0):
+    if not (isinstance(level, (int, float, np.floating)) and 0.0 < level < 1.0):
         raise ValueError(f"level={level!r} is not valid; level must be a probability in (0, 1)")
 
 
@@ -179,7 +180,7 @@ def normal_bounds(
     from statistics import NormalDist
 
     check_level(level)
-    half = NormalDist().inv_cdf(0.5 + 0.5 * level) * np.sqrt(np.asarray(variance, dtype=np.float64))
+    half = NormalDist().inv_cdf(0.5 + 0.5 * float(level)) * np.sqrt(np.asarray(variance, dtype=np.float64))
     unknown = np.isinf(half)
     lower = np.where(unknown, -math.inf, centre - half)
     upper = np.where(unknown, math.inf, centre + half)

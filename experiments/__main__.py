@@ -41,7 +41,9 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one experiment; exit status 0, 2 for a setting that cannot be used, 130 for Ctrl-C."""
     try:
-        return _main(list(sys.argv[1:] if arguments is None else arguments))
+        code = _main(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()  # what was printed may be refused only now
+        return code
     except BrokenPipeError:  # whoever read the table has seen enough; the last flush must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -69,7 +71,7 @@ def _main(arguments: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("-h", "--help", action="store_true", help="show groups, settings and useful commands")
     parser.add_argument("--cfg", action="store_true", help="print the configuration and stop")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)  # options may stand between overrides
     if given.help:
         print(_help(parser))
         return 0

@@ -177,7 +177,7 @@ def test_a_settled_filter_is_an_ema(s: float, r: float) -> None:
     settled = Kalman(settled.q, settled.r, mean=0.0, variance=settled.r * settled.steady_gain)
     x = np.random.default_rng(2).normal(size=200)
     ema = settled.steady_state()
-    assert (ema.initial, ema.beta) == (0.0, 1.0 - settled.steady_gain)
+    assert (ema.initial, ema.beta) == (0.0, settled.steady_beta)
     np.testing.assert_allclose(settled.filter(x).mean, ema.filter(x).mean, rtol=0, atol=40 * EPS)
     np.testing.assert_allclose(settled.filter(x).gain, ema.steady_gain, rtol=40 * EPS + EPS * s**-0.5)
 
@@ -185,19 +185,19 @@ def test_a_settled_filter_is_an_ema(s: float, r: float) -> None:
 def test_any_filter_settles_at_its_steady_state() -> None:
     x = np.random.default_rng(3).normal(size=3000)
     kalman = Kalman(q=0.01, r=1.0)
-    assert kalman.steady_state() == EMA(1.0 - kalman.steady_gain, initial=None)
+    assert kalman.steady_state() == EMA(kalman.steady_beta, initial=None)
     np.testing.assert_allclose(
         kalman.filter(x).mean[-1], kalman.steady_state().filter(x).mean[-1], atol=1e-15
     )
     assert kalman.filter(x).gain[-1] == pytest.approx(kalman.steady_gain, rel=1e-15)
     proper = Kalman([0.01, 1.0], 1.0, mean=[1.0, 2.0], variance=1.0)
-    assert proper.steady_state() == EMA(1.0 - proper.steady_gain, initial=[1.0, 2.0])
+    assert proper.steady_state() == EMA(proper.steady_beta, initial=[1.0, 2.0])
 
 
 def test_no_steady_state() -> None:
     with pytest.raises(ValueError, match=r"Kalman.steady_state: q=0.0 is not valid; q must be > 0"):
         Kalman(0.0, 1.0).steady_state()
-    with pytest.raises(ValueError, match="variance must be finite or infinite in all channels alike"):
+    with pytest.raises(ValueError, match="variance must be finite, or infinite, in all channels alike"):
         Kalman(1.0, 1.0, variance=[1.0, math.inf]).steady_state()
 
 

@@ -149,7 +149,7 @@ def test_limits() -> None:
         (lambda: matched(EMA, Kalman(0.0, 1.0), by="mse"), ValueError, "s=0.0 is not valid"),
         (lambda: matched(MovingAverage, EMA([0.5, 0.9])), ValueError, "does not broadcast over channels"),
         (lambda: matched(MovingAverage, EMA([0.5, 0.9]), by="mse"), ValueError, "does not broadcast"),
-        (lambda: matched(Kalman, EMA(0.0)), ValueError, "beta=0.0 is not valid"),
+        (lambda: matched(Kalman, EMA(0.0)), ValueError, "noise_gain=1.0 is not valid"),
         (lambda: matched(Kalman, EMA(0.0), by="mse"), ValueError, "s=inf is not valid"),
         (lambda: matched(MovingAverage, 0.99), TypeError, "float cannot be matched by noise_gain"),
         (lambda: matched(dict, EMA(0.5)), TypeError, "dict cannot be matched by noise_gain"),

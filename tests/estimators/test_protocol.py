@@ -15,7 +15,7 @@ import estimators
 from estimators import EMA, DebiasedEMA, Estimator, Kalman, LinearEstimator, MovingAverage, Tracker, Trait
 from estimators._arithmetic import toward, where
 from estimators._base import Recursive
-from estimators._parameters import Parameter, real
+from estimators._parameters import BETWEEN_0_AND_1, POSITIVE, Parameter, real
 from estimators.checks import yield_checks
 from estimators.response import SettledGain
 
@@ -41,7 +41,7 @@ class WarmedEMA(Recursive, SettledGain):
     traits = frozenset({Trait.LINEAR, Trait.SHIFT_EQUIVARIANT, Trait.SCALE_EQUIVARIANT})
 
     def __post_init__(self) -> None:
-        valid = real(self, "beta", self.beta, lambda b: (b > 0) & (b < 1), "in (0, 1)")
+        valid = real("WarmedEMA", "beta", self.beta, BETWEEN_0_AND_1)
         object.__setattr__(self, "beta", valid)
 
     @property
@@ -82,7 +82,7 @@ class ClippedEMA(Recursive):
 
     def __post_init__(self) -> None:
         for name in self.coefficients:
-            valid = real(self, name, getattr(self, name), lambda v: v > 0, "> 0")
+            valid = real("ClippedEMA", name, getattr(self, name), POSITIVE)
             object.__setattr__(self, name, valid)
 
     @staticmethod

@@ -309,10 +309,10 @@ def test_replay_broadcasts_one_stream_over_channels() -> None:
         (np.zeros((60, 3)), 0.0, ValueError, "z of shape (60, 3) and initial of shape () must"),
         (np.zeros(60), [1.0, 2.0, 3.0], ValueError, "initial of shape (3,) must broadcast to (T, *channels)"),
         (np.full(60, nan), 0.0, ValueError, "z is missing where this run had a sample"),
-        (np.full(60, inf), 0.0, ValueError, "x holds infinity"),
-        (["a"] * 60, 0.0, TypeError, "x holds text"),
+        (np.full(60, inf), 0.0, ValueError, "z holds infinity"),
+        (["a"] * 60, 0.0, TypeError, "z holds text"),
         (3.0, 0.0, ValueError, "has no time axis"),
-        ([[1.0], [2.0, 3.0]], 0.0, ValueError, "x is ragged"),
+        ([[1.0], [2.0, 3.0]], 0.0, ValueError, "z is ragged"),
     ],
     ids=["length", "channels", "initial", "missing", "infinity", "text", "scalar", "ragged"],
 )
@@ -348,7 +348,7 @@ def test_filter_writes_where_it_is_told(estimator: Any) -> None:
     [
         ([0.0] * 4, TypeError, "out must be a writeable NumPy array"),
         (np.broadcast_to(0.0, (4,)), TypeError, "out must be a writeable NumPy array"),
-        (np.empty(5), ValueError, "out has shape (5,); the mean needs (4,)"),
+        (np.empty(5), ValueError, "out is float64 of shape (5,); the mean needs float64 of shape (4,)"),
         (np.empty(4, np.int64), ValueError, "dtype"),
         (np.empty(4, np.float16), ValueError, "dtype"),
     ],
@@ -364,5 +364,5 @@ def test_dtype_errors(dtype: Any) -> None:
     for call in (lambda: EMA(0.5).filter([1.0], dtype=dtype), lambda: EMA(0.5).init(1.0, dtype=dtype)):
         with pytest.raises(ValueError, match=r"dtype=.* is not valid; it must be float64 or float32"):
             call()
-    with pytest.raises(ValueError, match="out has dtype float32; it must be float64"):
+    with pytest.raises(ValueError, match=r"out is float32 of shape .* the mean needs float64"):
         EMA(0.5).filter([1.0], out=np.empty(1, np.float32), dtype=np.float64)

@@ -76,9 +76,7 @@ def test_every_experiment_builds(name: str) -> None:
 
 def test_one_yaml_for_every_class_and_one_class_for_every_yaml() -> None:
     assert set(config.options("stream")) >= set(registry.stream_kinds())
-    assert set(config.options("estimators")) == {
-        {"filter_py_kalman": "filterpy_kalman"}.get(name, name) for name in registry.estimator_kinds()
-    }
+    assert set(config.options("estimators")) == set(registry.estimator_kinds())
 
 
 @pytest.mark.parametrize("group", config.GROUPS)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from estimators import EMA, DebiasedEMA, Estimator, Kalman, MovingAverage
-from experiments.metrics import Measured, Trial, mean_over_time, measure
+from experiments.metrics import Measured, Trial, lag, mean_over_time, measure, settling
 from experiments.streams import Domain, GradientRatio, Ramp, Realisations, Stream
 
 R = 1.7956
@@ -153,6 +153,25 @@ def test_settling_of_an_ema_is_where_its_step_response_says(beta: float) -> None
     response = EMA(beta).step_response(1000)
     expected = 1 + np.flatnonzero(response < 0.95)[-1] + 1 if response[0] < 0.95 else 1
     assert abs(found - expected) <= (np.abs(response - 0.95).min() < 1e-12)
+
+
+def test_lag_and_settling_run_on_noise_with_a_ramp_and_a_step_of_the_stated_size() -> None:
+    # Linear filters do not show the size; one whose gain depends on the samples would.
+    seen: list[Any] = []
+
+    class Spied(EMA):
+        def filter(self, x: Any, *args: Any, **settings: Any) -> Any:
+            seen.append(np.array(x))
+            return super().filter(x, *args, **settings)
+
+    stream = GradientRatio(steps=400, s=1e-2)
+    one = trial(Spied(0.5), stream, n=2)
+    noise, sd, t = one.drawn.noise, 1.34, np.arange(400)[:, np.newaxis]
+    list(lag(one))
+    list(settling(one))
+    ramp, step = seen
+    np.testing.assert_allclose(ramp - noise, np.broadcast_to(0.01 * sd * t, noise.shape), atol=1e-12)
+    np.testing.assert_allclose(step - noise, np.broadcast_to(8.0 * sd * (t >= 200), noise.shape), atol=1e-12)
 
 
 def test_a_running_mean_has_no_steady_state() -> None:
