@@ -85,6 +85,7 @@ def check_variance(estimator: Any) -> None:
     )
     expect_same(run.state.variance, variances[-1], "variance of filter's state")
     _expect_nested(run.interval, means, "interval")
+    expect_same(np.asarray(run.interval()), np.asarray(run.interval(0.95)), "interval without a level")
 
 
 @contract
@@ -181,13 +182,14 @@ def check_replay(estimator: Any) -> None:
 def check_noise_gain(estimator: Any) -> None:
     """A result's noise_gain is the sum of the squares of the weights that replay shows."""
     x = stream(estimator, 24, seed=2)
-    run = estimator.filter(x)
-    power = np.zeros(x.shape)
-    for t in range(len(x)):
-        impulse = np.zeros(x.shape)
-        impulse[t] = 1.0
-        power += np.asarray(run.replay(impulse)) ** 2
-    expect_close(run.noise_gain, power, 1e-11, "noise_gain of the run")
+    first = estimator.filter(x)
+    for run, name in ((first, "the run"), (estimator.filter(x, first.state), "a run that goes on")):
+        power = np.zeros(x.shape)
+        for t in range(len(x)):
+            impulse = np.zeros(x.shape)
+            impulse[t] = 1.0
+            power += np.asarray(run.replay(impulse)) ** 2
+        expect_close(run.noise_gain, power, 1e-11, f"noise_gain of {name}")
 
 
 @contract

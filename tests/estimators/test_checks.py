@@ -220,6 +220,24 @@ class OverstatesItsMemory(EMA):
     state_bytes = 16
 
 
+class ForgetsItsVariance(Kalman):
+    state_bytes = 8
+
+
+class CountsWhatWasBefore(MovingAverage):
+    def _squared_weights(self, run: Run) -> Any:
+        _, present = self._means(run.start, np.broadcast_to(run.aligned_samples, run.mean.shape))
+        return 1.0 / np.where(present > 0, present, np.nan)
+
+
+class HalfTheCentralShare(Kalman):
+    def filter(self, *given: Any, **named: Any) -> Any:
+        run = super().filter(*given, **named)
+        bounds = run.interval
+        object.__setattr__(run, "interval", lambda level=0.5: bounds(level))
+        return run
+
+
 class Poisoned(EMA):
     def filter(self, x: Any, *given: Any, **named: Any) -> Any:
         run = super().filter(x, *given, **named)
@@ -501,7 +519,12 @@ FAULTS = {
     "check_saved_state_goes_on": [SavesSixDigits(0.9), LoadsAnything(0.9), SavesNaN(0.9)],
     "check_out": [IgnoresOut(0.9)],
     "check_update_in_place": [UpdatesElsewhere(0.9)],
-    "check_bounded_state": [KeepsHistory(0.9), UnderstatesItsMemory(50), OverstatesItsMemory(0.9)],
+    "check_bounded_state": [
+        KeepsHistory(0.9),
+        UnderstatesItsMemory(50),
+        OverstatesItsMemory(0.9),
+        ForgetsItsVariance(0.1, 1.0),
+    ],
     "check_gaps": [Poisoned(0.9), KnowsBeforehand(0.1, 1.0)],
     "check_missing_spellings": [RefusesNone(0.9), UnmasksSamples(0.9)],
     "check_infinity": [SwallowsInfinity(0.9)],
@@ -519,6 +542,7 @@ FAULTS = {
         NegativeVariance(0.1, 1.0),
         CertainFromTheStart(0.1, 1.0),
         IntervalsWithoutLevel(0.1, 1.0),
+        HalfTheCentralShare(0.1, 1.0),
     ],
     "check_innovation": [
         InnovationsTooLate(0.9),
@@ -527,7 +551,7 @@ FAULTS = {
     ],
     "check_gain": [TakesGapsForZero(0.9)],
     "check_replay": [ReplaysTheSettledGain(0.9), ReplaysZerosInGaps(3)],
-    "check_noise_gain": [StatesTheSettledNoise(0.9)],
+    "check_noise_gain": [StatesTheSettledNoise(0.9), CountsWhatWasBefore(4)],
     "check_linear": [Clips(0.9), HidesThatItIsLinear(3)],
     "check_shift_equivariant": [BoastsOfShifts(0.9), HidesShifts(0.9)],
     "check_scale_equivariant": [RegularisesByEpsilon(0.9), HidesScale(0.9)],

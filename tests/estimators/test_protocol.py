@@ -197,7 +197,7 @@ class RunningMedian:
         gaps, window, mean = np.isnan(samples), start.window.copy(), np.array(start.mean)
         weights = np.zeros((len(samples), *window.shape))
         power, innovation = np.full(samples.shape, np.nan), np.empty(samples.shape)
-        held = np.full(samples.shape[1:], np.nan)
+        held = np.where(np.isnan(start.mean), np.nan, 0.0) + np.zeros(samples.shape[1:])
         for t, sample in enumerate(samples):
             innovation[t] = sample - mean
             window = np.concatenate([window[1:], sample[np.newaxis]])
@@ -207,7 +207,8 @@ class RunningMedian:
             weights[t] *= count > 0
             middle = (weights[t] * np.where(weights[t] > 0, window, 0.0)).sum(axis=0)
             mean = np.where(count > 0, middle, mean)
-            held = np.where(count > 0, (weights[t] ** 2).sum(axis=0), held)
+            of_this_run = weights[t][-(t + 1) :]
+            held = np.where(count > 0, (of_this_run**2).sum(axis=0), held)
             power[t], means[t] = held, mean
         wrap = _wrapper(x)
         last = means[-1] if len(means) else start.mean
