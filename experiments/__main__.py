@@ -8,13 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from experiments.setup import Setup
+from typing import NoReturn
 
 EXAMPLES = """\
 five useful commands (kalmean is short for python -m experiments):
@@ -76,90 +70,15 @@ def _main(arguments: list[str]) -> int:
         print(_help(parser))
         return 0
 
-    if given.cfg:
-        from experiments import config
+    from experiments import job
 
-        composed, stream_name = config.composed(given.overrides)
-        _setup(composed, stream_name)
-        print(config.text(composed), end="")
+    if given.cfg:
+        print(job.Job.of(given.overrides).config_text(), end="")
         return 0
-    folder, fresh = completed(given.overrides)
+    folder, fresh = job.completed(given.overrides)
     print((folder / "summary.md").read_text(encoding="utf-8"))
     print(f"{'written' if fresh else 'unchanged, from an earlier run'}: {folder}")
     return 0
-
-
-def completed(overrides: Sequence[str]) -> tuple[Path, bool]:
-    """Run what the overrides describe unless it is there already; its folder, and whether it is new.
-
-    Raises ValueError, one line, for what cannot be used, before anything is written.
-    """
-    from experiments import config, registry
-    from experiments.runs import RunFolder
-
-    composed, stream_name = config.composed(overrides)
-    setup, data_digest = _setup(composed, stream_name)
-    name = str(config.resolved(composed, "experiment.name"))
-    settings = {**config.resolved(composed, ""), "stream_name": stream_name}  # as the table calls it
-    folder = RunFolder(Path(composed.output), name, settings, data_digest)
-    if folder.finished():
-        return folder.path, False
-    folder.prepare()
-    outcome = registry.experiment(name).run(setup)
-    folder.write(outcome, ["kalmean", *overrides], config.text(composed))
-    return folder.path, True
-
-
-def _setup(composed: DictConfig, stream_name: str) -> tuple[Setup, str]:
-    """Build the run's ingredients; fills in what the configuration leaves to the stream."""
-    from experiments import config, registry
-    from experiments.setup import Setup
-
-    def pick(where: str, settings: Any, kinds: Any, default: str) -> Any:
-        if not isinstance(settings, dict):
-            raise config.ConfigError(f"{where}={settings} is not valid; it must be a mapping of settings")
-        kind = settings.pop("kind", default)
-        if kind not in kinds:
-            raise config.ConfigError(
-                f"{where}.kind={kind} is not available; {registry.nearest(str(kind), kinds)}"
-            )
-        return config.built(where, kinds[kind], settings)
-
-    stream = pick("stream", config.resolved(composed, "stream"), registry.stream_kinds(), stream_name)
-    steps = stream.length()
-    if composed.burn_in is None:
-        composed.burn_in = min(1000, steps // 4)
-    if not 0 <= composed.burn_in < steps:
-        raise config.ConfigError(
-            f"burn_in={composed.burn_in} is not valid; it must be in [0, {steps}), the stream's length"
-        )
-    if composed.stream.noise_variance is None:
-        composed.stream.noise_variance = stream.own_noise_variance()
-    kinds = registry.estimator_kinds()
-    estimators = {
-        name: pick(f"estimators.{name}", settings, kinds, name)
-        for name, settings in config.resolved(composed, "estimators").items()
-    }
-    experiment = config.resolved(composed, "experiment")
-    name = str(experiment.pop("name", None))
-    if name not in config.options("experiment"):
-        raise config.ConfigError(
-            f"experiment.name={name} is not available; {registry.nearest(name, config.options('experiment'))}"
-        )
-    module = registry.experiment(name)
-    setup = Setup(
-        parameters=config.built("experiment", module.Parameters, experiment),
-        stream_name=stream_name,
-        stream=stream,
-        noise_variance=float(composed.stream.noise_variance),
-        estimators=estimators,
-        seeds=composed.seeds,
-        root_seed=composed.root_seed,
-        burn_in=composed.burn_in,
-        match=composed.match,
-        tune=composed.tune,
-    )
-    return setup, stream.digest()
 
 
 def _help(parser: argparse.ArgumentParser) -> str:

@@ -11,32 +11,35 @@ import pandas as pd
 from experiments.figures import line, styled
 from experiments.metrics import LEVEL, SETTLED, STEP, Trial, measure
 from experiments.runs import Outcome
+from experiments.settings import Tune
 from experiments.setup import Setup
 from experiments.tables import Column, differences, markdown, summarise
 
+_ATTENUATION = Column("implied_attenuation_db", "implied atten. (dB)", margin=0.1, exact=True)
+_AGE = Column("mean_age", "mean age", exact=True)
+_BYTES = Column("state_bytes", "bytes", exact=True)
+_PREDICTION = (
+    Column("prediction_rmse", "prediction RMSE"),
+    Column("prediction_coverage", "pred. coverage"),
+)
 WITH_TRUTH = (
-    Column("attenuation_db", "atten. (dB)"),
-    Column("lag", "lag"),
-    Column("settling", "settling"),
+    Column("attenuation_db", "atten. (dB)", margin=0.1),
+    Column("lag", "lag", exact=True),
+    Column("settling", "settling", exact=True),
     Column("startup_rmse", "start-up RMSE"),
     Column("rmse", "RMSE"),
     Column("coverage", "coverage"),
-    Column("state_bytes", "bytes"),
+    _BYTES,
 )
-WITHOUT_TRUTH = (
-    Column("implied_attenuation_db", "implied atten. (dB)"),
-    Column("mean_age", "mean age"),
-    Column("prediction_rmse", "prediction RMSE"),
-    Column("prediction_coverage", "pred. coverage"),
-    Column("state_bytes", "bytes"),
-)
+WITHOUT_TRUTH = (_ATTENUATION, _AGE, *_PREDICTION, _BYTES)
 PARTS = (
     Column("bias", "bias"),
     Column("signal_mse", "signal error^2"),
     Column("noise_mse", "noise error^2"),
     Column("cross_mse", "cross term"),
-    Column("prediction_rmse", "prediction RMSE"),
-    Column("prediction_coverage", "pred. coverage"),
+    _ATTENUATION,
+    _AGE,
+    *_PREDICTION,
 )
 
 
@@ -50,38 +53,50 @@ def run(setup: Setup) -> Outcome:
     setup, how = setup.chosen()
     rows: list[pd.DataFrame] = []
     first_trials: dict[str, Trial] = {}
+    missing = 0
     for name, estimator in setup.estimators.items():
-        blocks = []
+        blocks, missing = [], 0
         for seeds, trial in setup.trials(estimator):
             blocks.append(setup.rows("compare", name, seeds, measure(trial)))
             first_trials.setdefault(name, trial)
+            missing += int(np.isnan(trial.drawn.samples).sum())
         of_estimator = pd.concat(blocks)  # metric by metric, however the repetitions were cut into blocks
         rank, _ = pd.factorize(of_estimator["metric"])
         rows.append(of_estimator.iloc[np.argsort(rank, kind="stable")])
     table = pd.concat(rows, ignore_index=True)
     summary = summarise(table)
-    return Outcome(table, summary, _text(setup, how, summary), _figures(setup, first_trials))
+    return Outcome(table, summary, _text(setup, how, summary, missing), _figures(setup, first_trials))
 
 
-def _text(setup: Setup, how: str, summary: pd.DataFrame) -> str:
-    known = setup.stream.has_truth
-    count = "1 stream" if setup.repetitions == 1 else f"{setup.repetitions} streams"
-    about = how or (f"root seed {setup.root_seed}" if known else "as recorded")
+def _text(setup: Setup, how: str, summary: pd.DataFrame, missing: int) -> str:
+    known, n = setup.stream.has_truth, setup.repetitions
     columns = WITH_TRUTH if known else WITHOUT_TRUTH
+    count = "1 stream" if n == 1 else f"{n} streams"
+    gaps = f", {missing:,} of them missing" if missing else ""
+    source = f"root seed {setup.root_seed}" if known else "as recorded"
+    interval = f"± is half of a 95 % interval over the streams, n = {n}."
+    told = f"Filters that need it are told a noise variance of {setup.noise_variance:.4g}"
+    seen = (
+        "the first halves of these recordings"
+        if setup.tune is not Tune.none
+        else "these recordings, in sample"
+    )
     notes = [
-        f"± is half of a 95 % interval over the streams, n = {setup.repetitions}. "
-        f"{'Lag and settling' if known else 'Mean age'} in samples, RMSE in {setup.stream.unit},",
-        f"bytes of state per channel; coverage of 95 % intervals. Noise variance {setup.noise_variance:.4g}"
-        f"{'' if known else ', estimated from these recordings unless set'}.",
+        interval if n > 1 else "One stream: no intervals, and no difference can be told from chance.",
+        f"{'Lag and settling' if known else 'Mean age'} in samples, RMSE in {setup.stream.unit}, "
+        f"bytes of state "
+        f"per channel; coverage of 95 % intervals.",
+        f"{told}{'' if known or setup.stream.noise_variance else f', estimated from {seen}'}.",
     ]
+    compared = differences(summary, columns)
     blocks = [
         f"compare on {setup.stream_name}: {count} of {setup.stream.length():,} samples "
-        f"({setup.stream.unit}),\n"
-        f"errors after the first {setup.burn_in:,}; {about}.",
+        f"({setup.stream.unit}){gaps}, {source}.\n"
+        f"Errors after the first {setup.burn_in:,}; {how}.",
         markdown(summary, columns),
         "\n".join(notes),
-        "Paired differences on the same streams:",
-        "\n".join(f"- {text}" for text in differences(summary, columns)),
+        "Paired differences on the same streams:" if compared else "",
+        "\n".join(f"- {text}" for text in compared),
     ]
     if known:
         blocks += ["Where the squared error comes from, and what needs no truth:", markdown(summary, PARTS)]
@@ -102,12 +117,13 @@ def _estimates(setup: Setup, trials: dict[str, Trial]) -> Any:
     later = slice(max(0, steps // 2 - 500), min(steps, steps // 2 + 500))
     with styled() as pyplot:
         figure, axes = pyplot.subplots(1, 2, figsize=(9.0, 3.6), width_ratios=(1, 1.6), sharey=True)
-        for axis, window, title in ((axes[0], slice(0, start), "start"), (axes[1], later, "later")):
+        titles = f"{setup.stream_name}, start", f"{setup.stream_name}, later (not all samples fit)"
+        for axis, window, title in zip(axes, (slice(0, start), later), titles, strict=True):
             time = np.arange(steps)[window]
             drawn = next(iter(trials.values())).drawn
-            axis.plot(time, drawn.samples[window, 0], ".", color="#b5b5b5", markersize=2.5, label="samples")
+            axis.plot(time, drawn.samples[window, 0], ".", color="#d0d0d0", markersize=2.2, label="samples")
             if drawn.level is not None:
-                axis.plot(time, drawn.level[window, 0], color="#777777", linewidth=3.0, label="true level")
+                axis.plot(time, drawn.level[window, 0], color="#cccccc", linewidth=4.5, label="true level")
             for index, (name, trial) in enumerate(trials.items()):
                 style = line(index)
                 bounds = trial.run.interval(LEVEL)
@@ -115,7 +131,7 @@ def _estimates(setup: Setup, trials: dict[str, Trial]) -> Any:
                     lower, upper = (np.clip(bound[window, 0], -1e6, 1e6) for bound in bounds)
                     axis.fill_between(
                         time, lower, upper, color=style["color"], alpha=0.18, linewidth=0,
-                        label=f"{name}, {LEVEL:.0%} interval",
+                        label=f"{name}, {100 * LEVEL:.0f} % interval",
                     )  # fmt: skip
                 axis.plot(time, np.asarray(trial.run.mean)[window, 0], label=name, **style)
             axis.set(xlabel="sample", title=title)
@@ -140,7 +156,9 @@ def _settling(setup: Setup, trials: dict[str, Trial]) -> Any:
     step = np.where(np.arange(steps) >= at, STEP * setup.noise_variance**0.5, 0.0)
     with styled() as pyplot:
         figure, axis = pyplot.subplots(figsize=(5.0, 3.2))
-        axis.axhspan(1.0 - SETTLED, 1.0 + SETTLED, color="#e8e8e8", zorder=0, label=f"within {SETTLED:.0%}")
+        axis.axhspan(
+            1.0 - SETTLED, 1.0 + SETTLED, color="#e8e8e8", zorder=0, label=f"within {100 * SETTLED:.0f} %"
+        )
         for index, (name, trial) in enumerate(trials.items()):
             response = trial.response_to(step)[:, 0] / step[-1]
             axis.plot(np.arange(steps)[shown] - at + 1, response[shown], label=name, **line(index))

@@ -154,6 +154,10 @@ def _refuse_misleading(overrides: Sequence[str]) -> None:
                 raise ConfigError(f"{text} is not valid; {registry.nearest('', options(key))}")
 
 
+def _fields(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
 def _register() -> None:
     resolvers: dict[str, Callable[..., Any]] = {
         "divide": lambda a, b: float(a) / float(b),
@@ -209,6 +213,9 @@ def _one_line(error: Exception) -> str:
         parent, _, key = (cause.full_key or "").rpartition(".")
         valid = [str(name) for name in cause.parent_node or () if name != "hydra"]
         where = f"{parent} has no setting {key!r}" if parent else f"{key!r} is not a setting"
+        others = [name for name, kind in registry.stream_kinds().items() if key in _fields(kind)]
+        if parent == "stream" and others:
+            return f"stream.{key} is a setting of stream={' or stream='.join(others)}; choose that too"
         return f"{where}; {registry.nearest(key, valid)}"
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         message = str(cause.msg).partition("\n")[0]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Okabe and Ito (2008): distinct for the colour-blind; from dark to light, nearly, for greyscale.
-COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Okabe and Ito (2008): distinct for the colour-blind; neighbours differ in lightness, for greyscale.
+COLOURS = ("#000000", "#E69F00", "#0072B2", "#CC79A7", "#009E73", "#56B4E9", "#D55E00")
 DASHES: tuple[Any, ...] = (
     "-",
     (0, (6, 2)),
@@ -38,7 +38,7 @@ def styled() -> Iterator[Any]:
     from matplotlib import pyplot
 
     settings: Any = {
-        "figure.dpi": 150,
+        "figure.dpi": 200,
         "figure.constrained_layout.use": True,
         "font.size": 9,
         "axes.spines.top": False,

@@ -124,14 +124,16 @@ def mean_age(trial: Trial) -> Iterable[Measured]:
 def lag(trial: Trial) -> Iterable[Measured]:
     """Delay behind a ramp: a run on noise plus ramp, its map replayed on the ramp alone, over the slope.
 
-    The mean over the last quarter of the stream, where it is steady: within 5 % of the quarter before.
+    The mean over the last quarter of the stream, where it is steady: within a thousandth of the quarter
+    before, and as much more as samples are missing, since the lag then moves with the gaps.
     """
     slope = RAMP * trial.noise_sd
     ramp = slope * np.arange(trial.drawn.samples.shape[0], dtype=np.float64)
     behind = (ramp[:, np.newaxis] - trial.response_to(ramp)) / slope
     quarter = max(1, behind.shape[0] // 4)
     third, last = mean_over_time(behind[-2 * quarter : -quarter]), mean_over_time(behind[-quarter:])
-    steady = np.abs(last - third) <= 0.05 * np.abs(last) + 0.01
+    missing = mean_over_time(np.isnan(trial.drawn.samples[-2 * quarter :]).astype(np.float64))
+    steady = np.abs(last - third) <= (1e-3 + missing) * np.abs(last) + 1e-6
     yield Measured("lag", "samples", np.where(steady, last, np.nan), "no steady state")
 
 

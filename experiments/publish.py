@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.__main__ import completed
 from experiments.config import PACKAGE
+from experiments.job import completed
 from experiments.tables import quantity
 
 ROOT = PACKAGE.parent
@@ -21,6 +21,7 @@ PUBLISHED = {
     "compare_tuned": ["tune=rmse"],
     "compare_wrong": ["stream=gradient_ratio_b64"],
     "recorded": ["stream=recorded"],
+    "recorded_tuned": ["stream=recorded", "tune=prediction_rmse"],
     "recorded_b64_tuned": ["stream=recorded_b64", "tune=prediction_rmse"],
     "response": ["experiment=response"],
 }
@@ -45,7 +46,8 @@ class Published:
         if how == "percent":
             return f"{100.0 * row['difference'] / (row['mean'] - row['difference']):+.1f} %"
         if how == "difference":
-            return quantity(row["difference"], row["difference_high"] - row["difference"])
+            number = quantity(row["difference"], row["difference_high"] - row["difference"])
+            return number if number.startswith("-") else f"+{number}"
         return quantity(row["mean"], row["high"] - row["mean"] if how == "mean" else 0.0)
 
     def block(self) -> str:

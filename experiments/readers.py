@@ -192,8 +192,12 @@ def _load(path: str | Path, table: _Table, setting: str, wanted: str | None) -> 
     valid = f"valid: a column of numbers (columns: {_brief([*table])})"
     if len(names) != 1:
         hint = _did_you_mean(name, table) if wanted else ""
-        many = f"matches {len(names)} columns of {str(path)!r}, not 1"
-        problem = many if names or wanted is None else f"is no column of {str(path)!r}"
+        if wanted is None:
+            problem = f"not set, and {str(path)!r} has {len(names)} columns of numbers"
+        elif names:
+            problem = f"matches {len(names)} columns of {str(path)!r}, not 1"
+        else:
+            problem = f"is no column of {str(path)!r}"
         raise _fail(setting, wanted, problem, hint + valid)
     column = table[names[0]]()
     numbers, others = _numbers(column.values)

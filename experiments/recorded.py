@@ -13,7 +13,7 @@ import numpy as np
 
 from estimators import Kalman
 from experiments.readers import ReadError, read_series
-from experiments.streams import Array, Domain, Purpose, Realisations, Stream
+from experiments.streams import DEFAULT_S, Array, Domain, Purpose, Realisations, Stream
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ class Recorded(Stream):
     @property
     def unit(self) -> str:  # type: ignore[override]
         """Unit of the samples; a single column is called by its name."""
-        name = self.column or self.domain.unit
-        return f"log {name}" if self.column and self.domain is Domain.log_ratio else name
+        if self.column is None and self.numerator is not None:
+            return self.domain.unit
+        name = self.column or "value"
+        return {Domain.log_ratio: f"log {name}", Domain.ratio: name}.get(self.domain, self.domain.unit)
 
     @cached_property
     def paths(self) -> list[Path]:
@@ -85,12 +87,13 @@ class Recorded(Stream):
             samples = samples[: self.length() // 2]
         return Realisations(samples, None, zero_mean=False)
 
-    def own_noise_variance(self) -> float:
-        """Noise variance of all recordings by maximum likelihood at the default q/r of 1/9900, in sample.
+    def own_noise_variance(self, purpose: Purpose = "evaluate") -> float:
+        """Noise variance by maximum likelihood at the default q/r, of all samples or of those for selection.
 
         r = mean of innovation^2 / innovation variance under r = 1 (Durbin and Koopman 2012, section 2.10.2).
         """
-        run = Kalman(q=1.0 / 9900.0, r=1.0).filter(self._series)
+        drawn = self.draw(range(self.available()), 0, purpose)
+        run = Kalman(q=DEFAULT_S, r=1.0).filter(drawn.samples)
         with np.errstate(invalid="ignore"):
             scaled = run.innovation**2 / run.innovation_variance
         usable = scaled[np.isfinite(scaled) & np.isfinite(run.innovation_variance)]

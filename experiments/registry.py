@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import estimators
@@ -24,8 +25,8 @@ def estimator_kinds() -> Mapping[str, type[Estimator]]:
     kinds: dict[str, type[Estimator]] = {}
     for module in pkgutil.iter_modules(estimators.__path__):
         if not module.name.startswith("_"):
-            defined = importlib.import_module(f"estimators.{module.name}")
-            kinds |= _concrete(defined, BaseEstimator)
+            with suppress(ImportError):  # an adapter whose extra is not installed
+                kinds |= _concrete(importlib.import_module(f"estimators.{module.name}"), BaseEstimator)
     return kinds
 
 

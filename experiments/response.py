@@ -13,6 +13,7 @@ from estimators import EMA, LinearEstimator, matched
 from experiments.figures import line, styled
 from experiments.metrics import Measured
 from experiments.runs import Outcome
+from experiments.settings import Match, Tune
 from experiments.setup import Setup
 from experiments.streams import Array
 from experiments.tables import Column, markdown, summarise
@@ -103,9 +104,12 @@ class Response:
 
 def run(setup: Setup) -> Outcome:
     """Match every estimator to each beta's noise gain and measure it; ValueError where there is no match."""
-    frequencies = np.geomspace(0.001, 0.5, setup.parameters.frequencies)
+    if setup.match is not Match.none or setup.tune is not Tune.none:
+        raise ValueError("experiment=response matches by noise gain itself; leave match and tune at none")
     responses, rows = {}, []
     for beta in setup.parameters.betas:
+        # from well below the EMA's half-power frequency to the highest there is
+        frequencies = np.geomspace((1.0 - beta) / 20.0, 0.5, setup.parameters.frequencies)
         for name, estimator in setup.estimators.items():
             try:
                 alike = matched(estimator, EMA(beta))
@@ -166,9 +170,12 @@ def _bode(betas: list[float], names: list[str], responses: dict[tuple[str, float
                 axis.semilogx(f[:, 32], highest, label=name, **style)
                 axis.fill_between(f[:, 32], lowest, highest, color=style["color"], alpha=0.2, linewidth=0)
                 axis.plot(response.frequencies, measured, "o", markersize=2.2, color=style["color"])
+            axis.axhline(-10.0 * np.log10(2.0), color="#999999", linewidth=0.7)
             axis.set(title=f"β = {beta:g}", xlabel="frequency (cycles per sample)", ylim=(-75, 4))
         axes[0].set_ylabel("magnitude (dB)")
         axes[0].plot([], [], "o", markersize=2.2, color="#555555", label="measured")
+        axes[0].plot([], [], color="#999999", linewidth=0.7, label="half power")
+        axes[0].fill_between([], [], [], color="#555555", alpha=0.2, label="lobes narrower than the line")
         _legend(figure, axes[0])
         pyplot.close(figure)
     return figure
@@ -188,10 +195,8 @@ def _in_time(
             n = max(6, int(np.ceil(5.0 * tau)))
             for index, name in enumerate(names):
                 values = getattr(responses[name, beta], what)[:n]
-                if what == "step":  # before its first sample the step has done nothing
-                    axis.plot(np.arange(n + 1), np.concatenate([[0.0], values]), label=name, **line(index))
-                else:
-                    axis.plot(np.arange(n), values / (1.0 - beta), label=name, **line(index))
+                shown = np.concatenate([[0.0], values]) if what == "step" else values / (1.0 - beta)
+                axis.plot(np.arange(len(shown)), shown, label=name, drawstyle="steps-post", **line(index))
             for count, (mark, share) in enumerate(MARKS.items(), start=1):
                 if what == "step":
                     axis.plot(
@@ -200,6 +205,8 @@ def _in_time(
                     axis.annotate(f"{mark} %", (0, share), (3, 2), textcoords="offset points", fontsize=7)
             axis.set(title=f"β = {beta:g}", xlim=(0, n))
             axis.set_xlabel("samples at the new level" if what == "step" else "age of the sample")
+        if what == "step":
+            axes[0].plot([], [], color="#999999", linewidth=0.7, label="EMA: reached 63, 86, 95 %")
         axes[0].set_ylabel("share of the step" if what == "step" else "weight, over 1 - β")
         _legend(figure, axes[0])
         pyplot.close(figure)

@@ -45,8 +45,8 @@ def match_to_first(estimators: Mapping[str, Estimator], by: Match) -> dict[str, 
 class Tuner:
     """Chooses each estimator's memory from the same number of settings, on streams that are not evaluated.
 
-    The settings tried are spaced evenly in the logarithm of the noise gain, from 1/2 to 4 over the stream's
-    length, for every kind alike.
+    The settings tried range from a noise gain of 0.98 (hardly a filter) to 4 over the stream's length, evenly
+    in its logarithm, for every kind alike; windows, being whole, coincide at the short end.
     """
 
     stream: Stream
@@ -63,12 +63,27 @@ class Tuner:
         drawn = stream.draw(range(count), root_seed, "tune")
         return cls(stream, drawn, by, min(burn_in, drawn.samples.shape[0] // 4))
 
-    def best(self, name: str, estimator: Estimator) -> Estimator:
-        """Return the setting of least mean error; ValueError for a kind without the closed forms."""
-        steps = self.drawn.samples.shape[0]
-        gains = np.geomspace(0.5, min(0.5, 4.0 / steps), BUDGET)
-        tried = [_like(name, estimator, EMA.from_noise_gain(gain), Match.noise_gain) for gain in gains]
-        return min(tried, key=self.error)
+    def best(self, name: str, estimator: Estimator) -> tuple[Estimator, str]:
+        """Return the setting of least mean error, and a remark where it lies at the edge of those tried.
+
+        Half of the budget spans the range, the other half what lies around the best of the first half.
+        ValueError for a kind without the closed forms.
+        """
+        low, high = min(0.98, 4.0 / self.drawn.samples.shape[0]), 0.98
+        coarse = np.geomspace(high, low, BUDGET // 2)
+        tried = [self._at(name, estimator, gain) for gain in coarse]
+        errors = [self.error(setting) for setting in tried]
+        least = int(np.argmin(errors))
+        around = coarse[max(least - 1, 0)], coarse[min(least + 1, len(coarse) - 1)]
+        fine = np.geomspace(*around, BUDGET - len(coarse) + 2)[1:-1]  # its ends were tried
+        tried += [self._at(name, estimator, gain) for gain in fine]
+        errors += [self.error(setting) for setting in tried[len(coarse) :]]
+        best = tried[int(np.argmin(errors))]
+        edge = best in (tried[0], tried[len(coarse) - 1])
+        return best, f"{name} at the edge of the settings tried" if edge else ""
+
+    def _at(self, name: str, estimator: Estimator, noise_gain: float) -> Estimator:
+        return _like(name, estimator, EMA.from_noise_gain(noise_gain), Match.noise_gain)
 
     def error(self, estimator: Estimator) -> float:
         """Mean over the tuning streams of the error tuned for, after the burn-in."""
@@ -88,7 +103,7 @@ class Tuner:
             if not self.stream.has_truth
             else f"{streams} streams of other seeds"
         )
-        return f"tuned: {BUDGET} settings each, on {self.by.value} over {where}"
+        return f"tuned: {BUDGET} noise gains each, on {self.by.value} over {where}"
 
 
 def _like(name: str, estimator: Estimator, given: Estimator, by: Match) -> Estimator:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from estimators import Estimator
@@ -62,8 +63,19 @@ class Setup:
             tuner = Tuner.on(self.stream, self.tune, self.root_seed, self.burn_in)
             best = {name: tuner.best(name, estimator) for name, estimator in self.estimators.items()}
             burn_in = self.burn_in if self.stream.has_truth else max(self.burn_in, self.stream.length() // 2)
-            return replace(self, estimators=best, burn_in=burn_in), tuner.budget()
-        return self, ""
+            remarks = [remark for _, remark in best.values() if remark]
+            estimators = {name: estimator for name, (estimator, _) in best.items()}
+            return replace(self, estimators=estimators, burn_in=burn_in), "; ".join(
+                [tuner.budget(), *remarks]
+            )
+        alike = [name for name in ("noise_gain", "group_delay") if self._share(name)]
+        shared = " and ".join(name.replace("_", " ") for name in alike)
+        return self, f"settings as given, equal in {shared}" if alike else "settings as given, not matched"
+
+    def _share(self, quantity: str) -> bool:
+        """Whether all estimators have the same value of a closed form."""
+        values = np.array([getattr(estimator, quantity, np.nan) for estimator in self.estimators.values()])
+        return len(values) > 1 and bool(np.all(np.abs(values - values[0]) <= 1e-9 * np.abs(values[0])))
 
     def trials(self, estimator: Estimator) -> Iterator[tuple[range, Trial]]:
         """The estimator on blocks of repetitions."""

@@ -16,6 +16,10 @@ Array = NDArray[np.float64]
 Purpose = Literal["evaluate", "tune"]
 
 
+DEFAULT_S = 1.0 / 9900.0
+"""q/r at which a Kalman filter settles at beta = 0.99."""
+
+
 class Domain(StrEnum):
     """Where a gradient ratio is smoothed: as its logarithm, as it is, or as the weight it leads to."""
 
@@ -71,7 +75,7 @@ class Stream(ABC):
         """Samples of each repetition."""
 
     @abstractmethod
-    def own_noise_variance(self) -> float:
+    def own_noise_variance(self, purpose: Purpose = "evaluate") -> float:
         """What a Kalman filter is told of the noise unless ``noise_variance`` says otherwise."""
 
     def available(self) -> int | None:
@@ -137,14 +141,15 @@ class GradientRatio(Synthetic):
     correlation and tails; s: q/r of the level's random walk; ramp: drift per sample, log units. jump_rate and
     jump_size: probability per sample and size, in log units, of a step of the level, up or down.
     correlation: lag-1 autocorrelation of the noise before tails and outliers; degrees_of_freedom: of
-    Student's t, inf for Gaussian; outlier_rate and outlier_scale: share of samples whose noise is scaled up;
-    gap_rate and gap_length: probability that a gap begins at a sample, and its mean length in samples.
+    Student's t, inf for Gaussian; outlier_rate and outlier_scale: share of samples whose noise is scaled up,
+    which adds to r; gap_rate and gap_length: probability that a gap begins at a sample, and its mean
+    length in samples.
     """
 
     steps: int = 10_000
     median: float = 2.1
     r: float = 1.7956
-    s: float = 1.0 / 9900.0
+    s: float = DEFAULT_S
     ramp: float = 0.0
     jump_rate: float = 0.0
     jump_size: float = 3.5
@@ -161,9 +166,9 @@ class GradientRatio(Synthetic):
         object.__setattr__(self, "domain", Domain(self.domain))
         for rate in ("jump_rate", "outlier_rate", "gap_rate"):
             self._require(rate, 0.0 <= getattr(self, rate) < 1.0, "a probability in [0, 1)")
-        self._require("median", 0.0 < self.median < np.inf, "> 0")
+        self._require("median", 0.0 < self.median < np.inf, "finite and > 0")
         for variance in ("r", "s"):
-            self._require(variance, 0.0 <= getattr(self, variance) < np.inf, ">= 0")
+            self._require(variance, 0.0 <= getattr(self, variance) < np.inf, "finite and >= 0")
         for size in ("ramp", "jump_size", "outlier_scale"):
             self._require(size, np.isfinite(getattr(self, size)), "finite")
         self._require("correlation", -1.0 < self.correlation < 1.0, "in (-1, 1)")
@@ -180,7 +185,7 @@ class GradientRatio(Synthetic):
         """In the log domain alone: elsewhere the truth is the median, and the noise is skewed around it."""
         return self.domain is Domain.log_ratio
 
-    def own_noise_variance(self) -> float:
+    def own_noise_variance(self, purpose: Purpose = "evaluate") -> float:
         """Variance of Gaussian noise of variance r as the domain shows it at the starting median.
 
         1 for a stream without noise, so that a filter can be set at all.
@@ -249,7 +254,7 @@ class _Deterministic(Synthetic):
     unit: ClassVar[str] = "unit"  # type: ignore[misc]
 
     def _validate(self) -> None:
-        self._require("r", 0.0 <= self.r < np.inf, ">= 0")
+        self._require("r", 0.0 <= self.r < np.inf, "finite and >= 0")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float):
@@ -259,7 +264,7 @@ class _Deterministic(Synthetic):
     def signal(self, t: Array) -> Array:
         """The level at samples t."""
 
-    def own_noise_variance(self) -> float:
+    def own_noise_variance(self, purpose: Purpose = "evaluate") -> float:
         """``r``; 1 for a stream without noise, so that a filter can be set at all."""
         return self.r or 1.0
 
@@ -270,18 +275,18 @@ class _Deterministic(Synthetic):
 
 @dataclass(frozen=True)
 class Step(_Deterministic):
-    """0, then ``height`` from the sample at the share ``at`` of the stream on."""
+    """0, then ``height`` from sample ``at`` on; at or beyond the stream's end it never comes."""
 
     height: float = 8.0
-    at: float = 0.5
+    at: int = 2000
 
     def _validate(self) -> None:
         super()._validate()
-        self._require("at", 0.0 <= self.at < 1.0, "a share in [0, 1)")
+        self._require("at", self.at >= 0, "an int >= 0")
 
     def signal(self, t: Array) -> Array:
         """The level at samples t."""
-        return np.where(t >= np.floor(self.at * self.steps), self.height, 0.0)
+        return np.where(t >= self.at, self.height, 0.0)
 
 
 @dataclass(frozen=True)
@@ -297,18 +302,18 @@ class Ramp(_Deterministic):
 
 @dataclass(frozen=True)
 class Impulse(_Deterministic):
-    """0 but for ``height`` at the one sample at the share ``at`` of the stream."""
+    """0 but for ``height`` at sample ``at``; at or beyond the stream's end it never comes."""
 
     height: float = 8.0
-    at: float = 0.5
+    at: int = 2000
 
     def _validate(self) -> None:
         super()._validate()
-        self._require("at", 0.0 <= self.at < 1.0, "a share in [0, 1)")
+        self._require("at", self.at >= 0, "an int >= 0")
 
     def signal(self, t: Array) -> Array:
         """The level at samples t."""
-        return np.where(t == np.floor(self.at * self.steps), self.height, 0.0)
+        return np.where(t == self.at, self.height, 0.0)
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,21 @@ import pandas as pd
 COLUMNS = ["experiment", "estimator", "parameters", "stream", "seed", "metric", "value", "unit", "status"]
 CONFIDENCE = 0.95
 NEGLIGIBLE = 1e-3
-"""Share of the baseline's value below which a difference is called a tie even where it is significant."""
+"""Share of the baseline's value within which two values are the same for every purpose."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A metric as a printed table shows it."""
+    """A metric as a printed table shows it, and the difference within which two of its values tie.
+
+    margin: in the metric's unit; None for a thousandth of the baseline's value. exact: whether the value owes
+    nothing to chance, so that one stream is enough to know it.
+    """
 
     metric: str
     label: str
+    margin: float | None = None
+    exact: bool = False
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
@@ -93,30 +99,44 @@ def markdown(summary: pd.DataFrame, columns: Sequence[Column]) -> str:
 
 
 def differences(summary: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
-    """One line per metric in which some estimator cannot be told from the first, and one per measured gap."""
+    """One line per metric: who ties with the first estimator, who differs, who cannot be told apart."""
     lines = []
     for column in columns:
-        rows = summary[(summary["metric"] == column.metric) & (summary["estimator"] != summary["baseline"])]
-        rows = rows[np.isfinite(rows["difference"])]
-        if rows.empty:
+        rows = summary[summary["metric"] == column.metric]
+        others, own = rows[rows["estimator"] != rows["baseline"]], rows[rows["estimator"] == rows["baseline"]]
+        if own.empty or others.empty:
             continue
-        baseline = rows["baseline"].iloc[0]
-        tied = [row for row in rows.itertuples() if is_tie(row)]
-        others = [row for row in rows.itertuples() if not is_tie(row)]
-        parts = []
-        if tied:
-            parts.append("tie: " + ", ".join(str(row.estimator) for row in tied))
-        parts += [f"{row.estimator} {_signed(row)}" for row in others]
-        lines.append(f"{column.label}, against {baseline}: " + "; ".join(parts))
+        title = f"{column.label}, against {own['baseline'].iloc[0]}"
+        if own["n"].iloc[0] == 0:
+            lines.append(f"{title}: it has {own['status'].iloc[0]}")
+            continue
+        said: dict[str, list[str]] = {"tie": [], "": [], "not told apart": [], "no value": []}
+        for row in others.itertuples():
+            verdict = verdict_of(row, column)
+            number = {"tie": "", "no value": f" ({row.status})"}.get(verdict, f" {_signed(row)}")
+            said[verdict].append(f"{row.estimator}{number}")
+        parts = [(f"{verdict}: " if verdict else "") + ", ".join(who) for verdict, who in said.items() if who]
+        lines.append(f"{title}: " + "; ".join(parts))
     return lines
 
 
-def is_tie(row: Any) -> bool:
-    """Whether a paired difference is nothing: its interval contains 0, or it is below a thousandth."""
-    value = row.mean - row.difference
-    return bool(
-        row.difference_low <= 0.0 <= row.difference_high or abs(row.difference) <= NEGLIGIBLE * abs(value)
-    )
+def verdict_of(row: Any, column: Column) -> str:
+    """Say of a paired difference: tie, "" for a difference, not told apart, or no value.
+
+    A tie needs the whole interval within the margin; a difference, that it excludes 0. One stream alone has
+    no interval: it tells apart what owes nothing to chance, and shows equal values as equal.
+    """
+    if not np.isfinite(row.difference):
+        return "no value"
+    margin = NEGLIGIBLE * abs(row.mean - row.difference) if column.margin is None else column.margin
+    low, high = row.difference_low, row.difference_high
+    if not np.isfinite(low):
+        margin = margin if column.exact else 1e-9 * abs(row.mean)
+        tied = abs(row.difference) <= margin
+        return "tie" if tied else "" if column.exact else "not told apart"
+    if max(abs(low), abs(high)) <= margin:
+        return "tie"
+    return "not told apart" if low <= 0.0 <= high else ""
 
 
 def _cell(row: Any) -> str:
@@ -135,7 +155,7 @@ def _signed(row: Any) -> str:
 def quantity(value: float, half: float) -> str:
     """Write a value with the half-width of its interval, to its first digit (to two where that is a 1)."""
     if not np.isfinite(half) or half <= 1e-9 * abs(value):
-        return f"{value:.4g}"
+        return f"{value:.0f}" if value == np.rint(value) and abs(value) < 1e15 else f"{value:.4g}"
     exponent = int(np.floor(np.log10(half)))
     decimals = max(0, (half < 2.0 * 10.0**exponent) - exponent)
     if decimals > 6:

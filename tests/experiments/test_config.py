@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from estimators import EMA, DebiasedEMA, Kalman, MovingAverage
 from experiments import config, registry
-from experiments.__main__ import _setup
 from experiments.config import ConfigError
+from experiments.job import Job
 from experiments.setup import Setup
 
 FOUR = ["ema", "debiased_ema", "kalman", "moving_average"]
@@ -22,7 +22,7 @@ Kalmean = Callable[..., Any]
 
 
 def setup_of(*overrides: str) -> Setup:
-    return _setup(*config.composed(overrides))[0]
+    return Job.of(overrides).setup
 
 
 # --- what ships ---------------------------------------------------------------------------------------------
@@ -161,9 +161,7 @@ def test_composing_leaves_no_state_behind() -> None:
 
 
 def test_the_text_of_a_configuration_is_itself() -> None:
-    composed, stream_name = config.composed(["seeds=3", "burn_in=5"])
-    _setup(composed, stream_name)
-    read = OmegaConf.create(config.text(composed))
+    read = OmegaConf.create(Job.of(["seeds=3", "burn_in=5"]).config_text())
     assert OmegaConf.to_container(read) == OmegaConf.to_container(OmegaConf.create(config.text(read)))
     assert (read.seeds, read.burn_in, read.estimators.ema.beta) == (3, 5, 0.99)
 
@@ -334,3 +332,8 @@ def test_an_option_that_does_not_exist(refused: Refused, option: str) -> None:
 
 def test_a_stream_beyond_memory(refused: Refused) -> None:
     assert "stream.steps" in refused("stream.steps=1000000000000000", "seeds=1")
+
+
+def test_a_setting_of_another_stream_names_that_stream() -> None:
+    with pytest.raises(ConfigError, match=r"^stream\.path is a setting of stream=recorded; choose that too$"):
+        Job.of(["stream.path=log.csv"])

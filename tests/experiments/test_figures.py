@@ -43,6 +43,6 @@ def test_the_style_ends_with_the_figure() -> None:
     before = dict(matplotlib.rcParams)
     with styled() as pyplot:
         assert matplotlib.get_backend().lower() == "agg"
-        assert pyplot.rcParams["figure.dpi"] == 150
+        assert pyplot.rcParams["figure.dpi"] == 200
     after = dict(matplotlib.rcParams)
     assert {key for key in before if before[key] != after[key]} <= {"backend", "backend_fallback"}

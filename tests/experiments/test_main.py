@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from experiments import compare, config, registry
-from experiments.__main__ import completed, main
+from experiments.__main__ import main
+from experiments.job import completed
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ["seeds=2", "stream.steps=200"]

@@ -151,13 +151,13 @@ def test_a_counter_alone_is_the_series(tmp_path: Path) -> None:
 
 def test_without_a_name_the_choice_must_be_single(tmp_path: Path) -> None:
     path = write(tmp_path / "log.csv", "step,loss,note,ratio\n0,1,a,2\n")
-    refused(path, "stream.column=None", "matches 2 columns", "'loss'", "'ratio'")
+    refused(path, "stream.column=None", "not set, and", "has 2 columns of numbers", "'loss'", "'ratio'")
     path = write(tmp_path / "later.csv", "loss,step\n1,0\n")
     refused(path, "stream.column=None", "'loss'", "'step'")
     path = write(tmp_path / "text.csv", "step,note,kind\n0,a,b\n")
-    refused(path, "stream.column=None", "matches 0 columns", "'note'")
+    refused(path, "stream.column=None", "not set, and", "has 0 columns of numbers", "'note'")
     path = write(tmp_path / "spoilt.csv", "step,loss,ratio\n0,1,2\n1,oops,3\n")
-    refused(path, "stream.column=None", "matches 2 columns", "'loss'", "'ratio'")
+    refused(path, "stream.column=None", "not set, and", "has 2 columns of numbers", "'loss'", "'ratio'")
     same(read_series(write(tmp_path / "void.csv", "step,loss,void\n0,1,\n1,2,\n")), [1, 2])
     path = write(tmp_path / "single.csv", "step,loss\n0,1\n1,oops\n")
     refused(path, "stream.column=None", "'loss'", "'oops' in data row 2")
@@ -370,7 +370,7 @@ def test_npy_of_two_dimensions(tmp_path: Path, order: Any) -> None:
     same(read_series(path, 2), [NAN, INF])  # type: ignore[arg-type]
     same(read_series(path, numerator="0", denominator="1"), [0.5, NAN])
     refused(path, "stream.column='3'", "'0', '1', '2'", column="3")
-    refused(path, "stream.column=None", "matches 3 columns", "'0', '1', '2'")
+    refused(path, "stream.column=None", "not set, and", "has 3 columns of numbers", "'0', '1', '2'")
     same(read_series(save(tmp_path / "thin.npy", np.ones((2, 1)))), [1, 1])
 
 
@@ -528,7 +528,7 @@ def test_tensorboard_scalars(tmp_path: Path, tensors: bool) -> None:
     same(read_series(tmp_path, "norm"), [4, 0.5])
     same(read_series(tmp_path, numerator="loss", denominator="norm"), [0.25, 0.5])
     refused(tmp_path, "stream.column='lost'", "did you mean 'loss'?", "'norm'", column="lost")
-    refused(tmp_path, "stream.column=None", "matches 2 columns", "'loss'", "'norm'")
+    refused(tmp_path, "stream.column=None", "not set, and", "has 2 columns of numbers", "'loss'", "'norm'")
 
 
 @pytest.mark.parametrize("tensors", [False, True], ids=["simple", "tensor"])

@@ -181,7 +181,7 @@ def test_a_constant_log_runs_once_the_variance_is_given(
     ran = kalmean(*settings, "stream.noise_variance=1", output="given")
     assert ran.code == 0
     assert ran.values("prediction_rmse", "kalman") == 0.0
-    assert "Noise variance 1" in ran.out
+    assert "told a noise variance of 1." in ran.out
 
 
 # --- what is refused ----------------------------------------------------------------------------------------

@@ -131,3 +131,11 @@ def test_no_cutoff_is_said(kalmean: Kalmean) -> None:
 )
 def test_settings_that_are_refused(refused: Callable[..., str], override: str, part: str) -> None:
     assert part in refused("experiment=response", override)
+
+
+def test_other_matches_are_refused_rather_than_ignored(kalmean: Callable[..., Any], capsys: Any) -> None:
+    from experiments.__main__ import main
+
+    for override in ("match=delay", "tune=rmse"):
+        assert main(["experiment=response", override, "experiment.betas=[0.5]"]) == 2
+        assert "leave match and tune at none" in capsys.readouterr().err

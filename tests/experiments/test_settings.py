@@ -80,11 +80,13 @@ def test_an_estimator_without_closed_forms_matches_nothing() -> None:
 @pytest.fixture(scope="module")
 def tuned() -> dict[str, Any]:
     tuner = Tuner.on(GradientRatio(), Tune.rmse, root_seed=0, burn_in=1000)
-    return {name: tuner.best(name, estimator) for name, estimator in FOUR.items() if name != "debiased_ema"}
+    return {
+        name: tuner.best(name, estimator)[0] for name, estimator in FOUR.items() if name != "debiased_ema"
+    }
 
 
 def test_tuning_finds_the_right_setting_of_the_default_stream(tuned: dict[str, Any]) -> None:
-    # Neighbouring settings are 16 % apart in noise gain, and the error is flat around its least.
+    # The error is flat around its least.
     assert 0.985 <= tuned["ema"].beta <= 0.993
     assert 0.985 <= 1.0 - tuned["kalman"].steady_gain <= 0.993
     assert tuned["kalman"].r == 4.0
@@ -109,27 +111,38 @@ def test_every_kind_gets_the_same_budget_on_the_same_streams(
     tried: list[Estimator] = []
     monkeypatch.setattr(Tuner, "error", lambda self, estimator: tried.append(estimator) or float(len(tried)))
     tuner = Tuner.on(GradientRatio(steps=400), by, 0, 100)
-    best = tuner.best(name, FOUR[name])
+    best, remark = tuner.best(name, FOUR[name])
     assert len(tried) == BUDGET
     assert best is tried[0]
+    assert remark == f"{name} at the edge of the settings tried"
     gains = [estimator.noise_gain for estimator in tried]  # type: ignore[attr-defined]
-    assert gains[0] == pytest.approx(0.5, rel=1e-9)
-    assert gains[-1] == pytest.approx(4.0 / 400.0, rel=1e-9)
+    coarse, fine = gains[: BUDGET // 2], gains[BUDGET // 2 :]
+    assert coarse[-1] == pytest.approx(4.0 / 400.0, rel=1e-9)
     if name != "moving_average":  # windows round
-        np.testing.assert_allclose(np.diff(np.log(gains)), np.log(0.02) / (BUDGET - 1), rtol=1e-6)
-    assert f"{BUDGET} settings each" in tuner.budget()
+        assert coarse[0] == pytest.approx(0.98, rel=1e-9)
+        np.testing.assert_allclose(np.diff(np.log(coarse)), np.diff(np.log(coarse))[0], rtol=1e-6)
+        assert coarse[0] > max(fine) > min(fine) > coarse[1]  # around the best, which was the first
+    assert f"{BUDGET} noise gains each" in tuner.budget()
     assert f"{TUNING_STREAMS} streams of other seeds" in tuner.budget()
     assert by.value in tuner.budget()
 
 
 def test_the_best_is_the_least_error_of_those_tried() -> None:
     tuner = Tuner.on(Sinusoid(steps=300, frequency=0.02), Tune.rmse, 0, 50)
-    best = tuner.best("ema", EMA(0.5))
-    gains = np.geomspace(0.5, 4.0 / 300.0, BUDGET)
+    best, remark = tuner.best("ema", EMA(0.5))
+    gains = np.geomspace(0.98, 4.0 / 300.0, 400)
     errors = [tuner.error(EMA.from_noise_gain(gain, initial=0.0)) for gain in gains]
-    assert tuner.error(best) == min(errors)
+    assert tuner.error(best) == pytest.approx(min(errors), rel=1e-4)
+    assert remark == ""
     assert min(errors) < errors[0]
     assert min(errors) < errors[-1]
+
+
+def test_a_best_setting_at_the_edge_is_said_to_be_there() -> None:
+    fast = Tuner.on(GradientRatio(steps=400, s=100.0), Tune.rmse, 0, 100)
+    best, remark = fast.best("ema", EMA(0.5))
+    assert best.beta < 0.02  # type: ignore[attr-defined]
+    assert remark == "ema at the edge of the settings tried"
 
 
 def test_the_error_is_the_mean_over_streams_after_the_burn_in() -> None:
@@ -168,7 +181,9 @@ def test_selection_never_sees_what_is_evaluated(
 
 def test_tuned_settings_stand_in_the_table_with_the_budget(kalmean: Callable[..., Any]) -> None:
     ran = kalmean("tune=rmse", "seeds=2", "stream.steps=300", "stream.s=0.01")
-    assert f"tuned: {BUDGET} settings each, on rmse over {TUNING_STREAMS} streams of other seeds" in ran.out
+    assert (
+        f"tuned: {BUDGET} noise gains each, on rmse over {TUNING_STREAMS} streams of other seeds" in ran.out
+    )
     summary = ran.summary
     assert "beta=0.99" not in set(summary["parameters"])
     assert "window=199" not in set(summary["parameters"])
@@ -222,7 +237,7 @@ def test_a_recorded_stream_is_tuned_on_its_first_half_and_evaluated_on_its_secon
     settings = ["stream=recorded", "tune=prediction_rmse", "estimators=[ema]"]
     one, other = (kalmean(*settings, f"stream.path={path}", output=path.stem) for path in paths)
     assert (
-        "errors after the first 200; tuned: 49 settings each, on prediction_rmse over the first half"
+        "Errors after the first 200; tuned: 49 noise gains each, on prediction_rmse over the first half"
         in one.out
     )
     assert set(one.table["parameters"]) == set(other.table["parameters"])

@@ -15,11 +15,11 @@ from experiments.tables import (
     COLUMNS,
     Column,
     differences,
-    is_tie,
     markdown,
     mean_interval,
     quantity,
     summarise,
+    verdict_of,
 )
 
 NAN = np.nan
@@ -123,7 +123,7 @@ def test_a_metric_without_any_value_says_why() -> None:
     printed = markdown(summary, [Column("m", "M")])
     assert "no value" in printed
     assert "nan" not in printed
-    assert differences(summary, [Column("m", "M")]) == []
+    assert differences(summary, [Column("m", "M")]) == ["M, against a: no value: b (no value)"]
 
 
 def test_each_stream_has_its_own_baseline_and_pairs() -> None:
@@ -156,35 +156,53 @@ def test_shifting_one_estimator_shifts_its_difference_alone(
 # --- ties ---------------------------------------------------------------------------------------------------
 
 
-def tied(first: list[float], second: list[float]) -> bool:
+def verdict(first: list[float], second: list[float], **column: Any) -> str:
     _, other = summarise(long_table({("a", "m"): first, ("b", "m"): second})).itertuples()
-    return is_tie(other)
+    return verdict_of(other, Column("m", "M", **column))
 
 
-def test_ties() -> None:
+def test_a_tie_needs_the_whole_interval_within_the_margin() -> None:
     noise = np.array([1.0, -1.0, 0.5, -0.5, 0.3, -0.3])
-    assert tied([10.0] * 6, list(10.0 + noise))  # the interval holds 0
-    assert not tied([10.0] * 6, list(12.0 + noise))
-    assert tied([10.0] * 6, [10.005] * 6)  # significant, and of no consequence
-    assert not tied([10.0] * 6, [10.05] * 6)
-    assert tied([-10.0] * 6, [-10.005] * 6)
-    assert tied([0.0] * 3, [0.0] * 3)
-    assert not tied([0.0] * 3, [1e-9] * 3)
-    assert not tied([8.0], [16.0])  # one stream: no interval, and still not the same
-    assert tied([8.0], [8.0])
+    assert verdict([10.0] * 6, list(10.0 + noise)) == "not told apart"  # absence of evidence is no tie
+    assert verdict([10.0] * 6, list(10.0 + noise), margin=1.5) == "tie"
+    assert verdict([10.0] * 6, list(10.0 + 0.005 * noise)) == "tie"
+    assert verdict([10.0] * 6, list(12.0 + noise)) == ""
+    assert verdict([10.0] * 6, [10.005] * 6) == "tie"  # significant, and of no consequence
+    assert verdict([10.0] * 6, [10.05] * 6) == ""
+    assert verdict([-10.0] * 6, [-10.005] * 6) == "tie"
+    assert verdict([0.0] * 3, [0.0] * 3) == "tie"
+    assert verdict([0.0] * 3, [1e-9] * 3) == ""
+
+
+def test_one_stream_tells_apart_only_what_owes_nothing_to_chance() -> None:
+    assert verdict([8.0], [8.0]) == "tie"
+    assert verdict([8.0], [8.001]) == verdict([8.0], [16.0]) == "not told apart"
+    assert verdict([8.0], [16.0], exact=True) == ""
+    assert verdict([99.0], [99.01], exact=True) == "tie"
+    assert verdict([8.0], [NAN]) == "no value"
+
+
+def test_three_streams_that_are_all_worse_are_no_tie() -> None:
+    assert verdict([0.9] * 3, [0.9082, 0.9211, 0.9169]) == "not told apart"
 
 
 def test_large_common_variation_hides_no_paired_difference() -> None:
     common = np.random.default_rng(0).normal(scale=100.0, size=20)
-    assert not tied(list(common), list(common + 1.0))
+    assert verdict(list(common), list(common + 1.0)) == ""
 
 
 def test_lines_of_differences() -> None:
-    cells = {"a": [10.0, 10.0], "b": [10.0, 10.0], "c": [12.0, 12.2], "d": [7.0, 7.0]}
-    summary = summarise(long_table({(name, "m"): values for name, values in cells.items()}))
-    (line,) = differences(summary, [Column("m", "M"), Column("absent", "A")])
+    cells = {"a": [10.0, 10.0], "b": [10.0, 10.0], "c": [12.0, 12.2], "d": [7.0, 7.0], "e": [9.0, 11.5]}
+    table = {(name, "m"): values for name, values in cells.items()} | {("f", "m"): [NAN, NAN]}
+    (line,) = differences(summarise(long_table(table)), [Column("m", "M"), Column("absent", "A")])
     assert line.startswith("M, against a: tie: b; c +2.1 ± ")
-    assert line.endswith("; d -3")
+    assert ", d -3; not told apart: e +0 ± 16; no value: f (" in line
+
+
+def test_a_baseline_without_a_value_is_named() -> None:
+    summary = summarise(long_table({("a", "m"): [NAN, NAN], ("b", "m"): [1.0, 2.0]}))
+    (line,) = differences(summary, [Column("m", "M")])
+    assert line.startswith("M, against a: it has ")
 
 
 def test_the_sign_of_a_tiny_difference_is_its_own() -> None:
