@@ -199,9 +199,8 @@ def _in_time(
                 axis.plot(np.arange(len(shown)), shown, label=name, drawstyle="steps-post", **line(index))
             for count, (mark, share) in enumerate(MARKS.items(), start=1):
                 if what == "step":
-                    axis.plot(
-                        [0, count * tau, count * tau], [share, share, 0], color="#999999", linewidth=0.7
-                    )
+                    at = np.ceil(count * tau)  # the first whole sample beyond it
+                    axis.plot([0, at, at], [share, share, 0], color="#999999", linewidth=0.7)
                     axis.annotate(f"{mark} %", (0, share), (3, 2), textcoords="offset points", fontsize=7)
             axis.set(title=f"β = {beta:g}", xlim=(0, n))
             axis.set_xlabel("samples at the new level" if what == "step" else "age of the sample")
@@ -215,4 +214,4 @@ def _in_time(
 
 def _legend(figure: Any, axis: Any) -> None:
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))
