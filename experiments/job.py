@@ -32,6 +32,9 @@ class Job:
             name: _built(f"estimators.{name}", settings, registry.estimator_kinds(), name)
             for name, settings in config.resolved(composed, "estimators").items()
         }
+        executor = config.resolved(composed, "executor")
+        if executor != {"name": "local"}:
+            raise config.ConfigError(f"executor={executor} is not valid; executor=local is the one there is")
         parameters = config.resolved(composed, "experiment")
         experiment = str(parameters.pop("name", None))
         if experiment not in config.options("experiment"):

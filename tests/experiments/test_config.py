@@ -337,3 +337,9 @@ def test_a_stream_beyond_memory(refused: Refused) -> None:
 def test_a_setting_of_another_stream_names_that_stream() -> None:
     with pytest.raises(ConfigError, match=r"^stream\.path is a setting of stream=recorded; choose that too$"):
         Job.of(["stream.path=log.csv"])
+
+
+@pytest.mark.parametrize("override", ["executor.name=slurm", "+executor.workers=2"])
+def test_an_executor_that_there_is_not_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match="executor=local is the one there is"):
+        Job.of([override])
