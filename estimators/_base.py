@@ -81,9 +81,8 @@ class BaseEstimator(ByValue, ABC):
 
         Pure; with ``out`` (a state of arrays, this one or another) the new values are written there and
         ``out`` is returned. A state shaped as the parameters alone serves as the start of any number of
-        channels. Raises ValueError for
-        infinity (unless ``on_infinite="missing"``) or a shape that does not fit, TypeError for text, complex
-        numbers and for an ``out`` that cannot be written.
+        channels. Raises ValueError for infinity (unless ``on_infinite="missing"``) or a shape that does not
+        fit, TypeError for text, complex numbers and for an ``out`` that cannot be written.
         """
         one_channel = out is None and type(state) is self.State and {*map(type, state)} == {float}
         if one_channel and not self._parameter_shapes:
