@@ -227,7 +227,8 @@ class Recursive(BaseEstimator):
 
     A subclass is a frozen dataclass (``eq=False``) that names its ``State`` and the ``coefficients`` (fields
     that the steps read) and defines ``predict``, ``correct`` and ``_prior``. The steps use arithmetic,
-    ``where`` and ``toward`` alone, and so serve floats, arrays and the compiled loop.
+    ``where`` and ``toward`` alone, and so serve floats, arrays and the compiled loop. Every field of the
+    state has the shape of the channels.
     """
 
     coefficients: ClassVar[tuple[str, ...]]
@@ -285,7 +286,8 @@ class Recursive(BaseEstimator):
         rows = np.broadcast_to(align(samples, shape[1:]), shape).reshape(flat)
         written = mean.reshape(flat) if mean.flags.c_contiguous else np.empty(flat, mean.dtype)
         loop = compiled_loops().recursion(self.predict, self.correct, self.State, self._coefficients_type)
-        loop(_any_layout(rows), given, state, written, variance, gain)
+        with np.errstate(all="ignore"):  # a loop may run uncompiled
+            loop(_any_layout(rows), given, state, written, variance, gain)
         if not mean.flags.c_contiguous:
             mean[...] = written.reshape(shape)
         return Run(

@@ -69,47 +69,83 @@ def _compile(function: Callable[..., Any], cache: bool = True) -> Callable[..., 
     return call
 
 
-def _fingerprint(*functions: Callable[..., Any]) -> str:
-    """Digest of all that a loop inlines: numba's cache looks at the loop's own file only.
+class _OpaqueError(Exception):
+    """A value that a loop inlines and no digest can stand for."""
 
-    Code and constants of the functions, and the values of the globals that they name, functions among them.
+
+def _fingerprint(*functions: Callable[..., Any]) -> str | None:
+    """Digest of all that a loop inlines, None where something in it has none.
+
+    numba's cache looks at the loop's own file only. Digested are the code of the functions, their defaults
+    and the values of the globals that they name, functions and attributes of modules among them.
     """
     digest = hashlib.sha256()
     seen: set[int] = set()
 
-    def add(value: Any) -> None:
-        code = getattr(getattr(value, "py_func", value), "__code__", None)
-        if isinstance(value, types.CodeType):
-            digest.update(value.co_code)
-            for constant in value.co_consts:
-                add(constant)
-        elif code is not None:
-            if id(code) not in seen:
-                seen.add(id(code))
-                add(code)
-                scope = inspect.getclosurevars(getattr(value, "py_func", value))
-                for name, found in sorted({**scope.globals, **scope.nonlocals}.items()):
-                    digest.update(name.encode())
-                    add(found)
-        elif isinstance(value, (int, float, complex, str, bytes, tuple, type(None))):
-            digest.update(repr(value).encode())
-        else:
-            digest.update(getattr(value, "__qualname__", type(value).__qualname__).encode())
+    def add_code(code: types.CodeType) -> None:
+        names = code.co_names, code.co_varnames, code.co_freevars
+        digest.update(code.co_code + repr(names).encode())
+        for constant in code.co_consts:
+            add(constant)
 
-    for function in functions:
-        add(function)
+    def add_function(function: Any) -> None:
+        if id(function.__code__) in seen:
+            return
+        seen.add(id(function.__code__))
+        add_code(function.__code__)
+        add(function.__defaults__)
+        add(tuple(sorted((function.__kwdefaults__ or {}).items())))
+        scope = inspect.getclosurevars(function)
+        for name, value in sorted({**scope.globals, **scope.nonlocals}.items()):
+            digest.update(name.encode())
+            if isinstance(value, types.ModuleType):
+                for attribute in sorted({*function.__code__.co_names} & {*dir(value)}):
+                    digest.update(attribute.encode())
+                    add(getattr(value, attribute))
+            else:
+                add(value)
+
+    def add(value: Any) -> None:
+        value = getattr(value, "py_func", value)
+        if isinstance(value, types.CodeType):
+            add_code(value)
+        elif isinstance(value, types.FunctionType):
+            add_function(value)
+        elif isinstance(value, (tuple, frozenset)):
+            for item in sorted(value, key=repr) if isinstance(value, frozenset) else value:
+                add(item)
+        elif isinstance(value, (np.ndarray, np.generic)):
+            digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
+        elif isinstance(value, (bool, int, float, complex, str, bytes, type(None), type(...))):
+            digest.update(repr(value).encode())
+        elif callable(value) and getattr(value, "__module__", None) is not None:  # compiled code of a library
+            digest.update(f"{value.__module__}.{getattr(value, '__name__', repr(value))}".encode())
+        else:
+            raise _OpaqueError
+
+    try:
+        for function in functions:
+            add_function(function)
+    except _OpaqueError:
+        return None
     return digest.hexdigest()
+
+
+_compiled_as: dict[tuple[Callable[..., Any], Callable[..., Any]], str | None] = {}
 
 
 def recursion(
     predict: Callable[..., Any], correct: Callable[..., Any], state_type: type, coefficients_type: type
 ) -> Callable[..., None]:
-    """Return the compiled whole-stream loop of one recursive estimator.
+    """Return the whole-stream loop of one recursive estimator.
 
     loop(samples (T, C), coefficients (K, C), state (F, C), mean (T, C), variance (T, C) or (0, 0),
     gain (T, C)) writes its last three arguments and leaves the last state in ``state``.
     """
-    return _recursion(predict, correct, state_type, coefficients_type, _fingerprint(predict, correct))
+    fingerprint = _fingerprint(predict, correct)
+    # What is compiled keeps the globals of its time: a step whose globals changed since runs as plain Python.
+    fresh = _compiled_as.setdefault((predict, correct), fingerprint) == fingerprint
+    return _recursion(predict, correct, state_type, coefficients_type, fingerprint, fresh)
 
 
 @functools.cache
@@ -118,19 +154,14 @@ def _recursion(
     correct: Callable[..., Any],
     state_type: type,
     coefficients_type: type,
-    fingerprint: str,
+    fingerprint: str | None,
+    fresh: bool,
 ) -> Callable[..., None]:
-    # Only what another process finds by its name is recognised there, and only its globals stay as they are.
-    passing = any(
-        step.__module__ in ("__main__", "__mp_main__") or "<locals>" in step.__qualname__
-        for step in (predict, correct)
-    )
-    if passing:
-        predict, correct = _copy(predict), _copy(correct)
-    predict, correct = register_jitable(predict), register_jitable(correct)
     names = state_type._fields  # type: ignore[attr-defined]
     fields, arguments = len(names), len(coefficients_type._fields)  # type: ignore[attr-defined]
     variance_field = names.index("variance") if "variance" in names else -1
+    if fresh:
+        predict, correct = register_jitable(predict), register_jitable(correct)
 
     def loop(samples: Any, coefficients: Any, state: Any, mean: Any, variance: Any, gain: Any) -> None:
         fingerprint  # noqa: B018  a captured value is part of the key under which numba caches
@@ -150,18 +181,15 @@ def _recursion(
                 if variance_field >= 0:
                     variance[t, c] = current[variance_field]
 
-    return _compile(loop, cache=not passing)
-
-
-def _copy(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function that numba has not compiled yet, so that it reads today's globals."""
-    return types.FunctionType(
-        function.__code__,
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
+    if not fresh:
+        plain = {**loop.__globals__, "to_fixed_tuple": _as_tuple}
+        return types.FunctionType(loop.__code__, plain, closure=loop.__closure__)
+    # Only what another process finds by its name, and all that it inlines by value, is recognised there.
+    found_again = fingerprint is not None and not any(
+        step.__module__ in ("__main__", "__mp_main__") or "<locals>" in step.__qualname__
+        for step in (predict, correct)
     )
+    return _compile(loop, cache=found_again)
 
 
 @functools.cache

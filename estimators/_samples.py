@@ -63,7 +63,7 @@ def _settle_infinity(
     place = tuple(int(i) for i in np.argwhere(large)[0])
     where = f" at index {place[0] if len(place) == 1 else place}" if place else ""
     value = float(samples[place])
-    what = "infinity" if np.isinf(value) else f"{value:g}, beyond {LARGEST[dtype]:.3g},"
+    what = "infinity" if np.isinf(value) else f"{value:g} (beyond {LARGEST[dtype]:.3g})"
     raise ValueError(f"{name} holds {what}{where}; pass finite samples, or on_infinite='missing' to skip it")
 
 

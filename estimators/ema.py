@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -59,6 +59,8 @@ class _Exponential(Recursive, SettledGain):
     beta: Parameter
 
     memory = "beta"
+    betas: ClassVar[Range]
+    """Betas that the class takes."""
 
     @property
     def steady_gain(self) -> Parameter:
@@ -149,8 +151,9 @@ class _Exponential(Recursive, SettledGain):
         given = real(name, field, value, allowed)
         with np.errstate(over="ignore"):
             found = np.asarray(beta(given))
-        require(name, field, value, np.all(found < 1.0), f"such that beta is below 1 in float64 {_FROZEN}")
-        return cls(found, **parameters)
+        valid = f"such that beta is {cls.betas.valid} in float64 {_FROZEN}"
+        require(name, field, value, np.all(cls.betas.inside(found)), valid)
+        return cls(float(found) if found.ndim == 0 else found, **parameters)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,10 +167,11 @@ class EMA(_Exponential):
     initial: Parameter | None = 0.0
 
     State = EMAState
+    betas = FROM_0_BELOW_1
     coefficients = ("beta",)
 
     def __post_init__(self) -> None:
-        beta = real(type(self).__name__, "beta", self.beta, FROM_0_BELOW_1.of(_FROZEN))
+        beta = real(type(self).__name__, "beta", self.beta, self.betas.of(_FROZEN))
         object.__setattr__(self, "beta", beta)
         if self.initial is not None:
             start = FINITE.of("or None for the first sample")
@@ -212,10 +216,11 @@ class DebiasedEMA(_Exponential):
     """
 
     State = DebiasedEMAState
+    betas = BETWEEN_0_AND_1
     coefficients = ("beta",)
 
     def __post_init__(self) -> None:
-        beta = real(type(self).__name__, "beta", self.beta, BETWEEN_0_AND_1.of(_FROZEN))
+        beta = real(type(self).__name__, "beta", self.beta, self.betas.of(_FROZEN))
         object.__setattr__(self, "beta", beta)
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ def run(setup: Setup) -> Outcome:
 
 def _text(setup: Setup, how: str, summary: pd.DataFrame, missing: int) -> str:
     known, n = setup.stream.has_truth, setup.repetitions
-    columns = WITH_TRUTH if known else WITHOUT_TRUTH
+    columns: tuple[Column, ...] = WITH_TRUTH if known else WITHOUT_TRUTH
     count = "1 stream" if n == 1 else f"{n} streams"
     gaps = f", {missing:,} of them missing" if missing else ""
     source = f"root seed {setup.root_seed}" if known else "as recorded"
@@ -82,12 +82,14 @@ def _text(setup: Setup, how: str, summary: pd.DataFrame, missing: int) -> str:
         else "these recordings, in sample"
     )
     notes = [
-        interval if n > 1 else "One stream: no intervals, and no difference can be told from chance.",
+        interval if n > 1 else "One stream: no intervals; only what owes nothing to chance is told apart.",
         f"{'Lag and settling' if known else 'Mean age'} in samples, RMSE in {setup.stream.unit}, "
         f"bytes of state "
         f"per channel; coverage of 95 % intervals.",
         f"{told}{'' if known or setup.stream.noise_variance else f', estimated from {seen}'}.",
     ]
+    if missing:  # where the gaps fell is chance too
+        columns = tuple(replace(column, exact=column is _BYTES) for column in columns)
     compared = differences(summary, columns)
     blocks = [
         f"compare on {setup.stream_name}: {count} of {setup.stream.length():,} samples "

@@ -75,7 +75,7 @@ class Setup:
     def _share(self, quantity: str) -> bool:
         """Whether all estimators have the same value of a closed form."""
         values = np.array([getattr(estimator, quantity, np.nan) for estimator in self.estimators.values()])
-        return len(values) > 1 and bool(np.all(np.abs(values - values[0]) <= 1e-9 * np.abs(values[0])))
+        return len(values) > 1 and bool(np.all(np.isclose(values, values[0], rtol=1e-9, atol=0.0)))
 
     def trials(self, estimator: Estimator) -> Iterator[tuple[range, Trial]]:
         """The estimator on blocks of repetitions."""

@@ -131,9 +131,9 @@ def verdict_of(row: Any, column: Column) -> str:
     margin = NEGLIGIBLE * abs(row.mean - row.difference) if column.margin is None else column.margin
     low, high = row.difference_low, row.difference_high
     if not np.isfinite(low):
-        margin = margin if column.exact else 1e-9 * abs(row.mean)
-        tied = abs(row.difference) <= margin
-        return "tie" if tied else "" if column.exact else "not told apart"
+        exact = column.exact and row.n + row.missing == 1
+        tied = abs(row.difference) <= (margin if exact else 1e-9 * abs(row.mean))
+        return "tie" if tied else "" if exact else "not told apart"
     if max(abs(low), abs(high)) <= margin:
         return "tie"
     return "not told apart" if low <= 0.0 <= high else ""

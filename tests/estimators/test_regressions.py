@@ -204,6 +204,7 @@ def test_one_channel_of_huge_values_does_not_touch_another() -> None:
         (lambda: EMA(np.array(["0.5"], dtype=object)), "EMA: beta="),
         (lambda: EMA(False), "EMA: beta=False"),
         (lambda: KALMAN.tracker(on_infinite="ignore"), "on_infinite='ignore'"),  # type: ignore[arg-type]
+        (lambda: DebiasedEMA.from_span(1), "DebiasedEMA.from_span: span=1"),
         (lambda: MovingAverage(10**400), "MovingAverage: window=1"),
     ],
 )
@@ -239,3 +240,68 @@ def test_small_betas_and_extreme_ratios_keep_their_precision() -> None:
     assert Kalman(1e300, 1e-300, 0.0, 1.0).smooth([1.0, 2.0]).variance[0] == pytest.approx(1e-300)
     assert Kalman(1e308, 1e308).q == 1e308
     assert Kalman(0.0, 1e-320, 0.0, 0.0).filter([1.0]).gain[0] == 0.0
+
+
+EDITED = """
+import math
+import numpy as np
+import consts
+from dataclasses import dataclass
+from estimators import EMA
+from estimators.ema import EMAState
+G = {value}
+@dataclass(frozen=True, eq=False)
+class Mine(EMA):
+    other: float = 0.75
+    coefficients = ("beta", "other")
+    @staticmethod
+    def correct(given, state, sample, k={default}):
+        gain = {gain}
+        return EMAState(state.mean + gain * (sample - state.mean)), gain
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"gain": "given.beta"}, {"gain": "given.other"}),
+        ({"gain": "min(0.25, given.other)"}, {"gain": "max(0.25, given.other)"}),
+        ({"gain": "math.sin(0.25)"}, {"gain": "math.cos(0.25)"}),
+        ({"default": "0.25"}, {"default": "0.75"}),
+        ({"gain": "G", "value": "np.float32(0.25)"}, {"gain": "G", "value": "np.float32(0.75)"}),
+        ({"gain": "G[0]", "value": "np.array([0.25])"}, {"gain": "G[0]", "value": "np.array([0.75])"}),
+        ({"gain": "consts.G", "consts": "0.25"}, {"gain": "consts.G", "consts": "0.75"}),
+    ],
+    ids=lambda change: str(change),
+)
+def test_no_edit_of_a_recursion_is_overlooked(
+    before: dict[str, str], after: dict[str, str], tmp_path: Path
+) -> None:
+    show = "from mine import Mine; e = Mine(0.25); s = e.init(1.0)\n"
+    show += "print(float(e.filter([1.0, 1.0]).mean[-1]) == e.update(e.update(s, 1.0), 1.0).mean)"
+    for text in (before, after):
+        filled = {"gain": "k", "value": "0.0", "default": "0.0"} | text
+        (tmp_path / "consts.py").write_text(f"G = {text.get('consts', 0.0)}")
+        (tmp_path / "mine.py").write_text(EDITED.format(**filled))
+        assert run(show, tmp_path, PYTHONDONTWRITEBYTECODE="1") == "True"
+
+
+def test_a_global_changed_in_process_neither_runs_nor_is_cached_as_it_was(tmp_path: Path) -> None:
+    def write(value: str) -> None:
+        filled = {"gain": "G", "value": value, "default": "0.0"}
+        (tmp_path / "mine.py").write_text(EDITED.format(**filled))
+
+    (tmp_path / "consts.py").write_text("")
+    show = "import mine; e = mine.Mine(0.25); print(float(e.filter([1.0, 1.0]).mean[-1]), end=' ')\n"
+    write("0.25")
+    changed = "mine.G = 0.75; print(float(e.filter([1.0, 1.0]).mean[-1]))"
+    assert run(show + changed, tmp_path, PYTHONDONTWRITEBYTECODE="1") == "0.4375 0.9375"
+    write("0.75")
+    assert run(show, tmp_path, PYTHONDONTWRITEBYTECODE="1") == "0.9375"
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_uncompiled_loop_warns_of_nothing(tmp_path: Path) -> None:
+    code = "import warnings; warnings.simplefilter('error')\n"
+    code += "from estimators import Kalman; print(Kalman(1., 1.).filter([1., 1.]).mean[-1])"
+    assert run(code, tmp_path, NUMBA_DISABLE_JIT="1") == "1.0"

@@ -112,7 +112,7 @@ def test_the_header_states_n_and_what_was_done(kalmean: Kalmean) -> None:
 def test_one_stream_has_no_interval_and_needs_none(kalmean: Kalmean) -> None:
     ran = kalmean("seeds=1", "stream.steps=300")
     assert "1 stream of 300 samples" in ran.out
-    assert "One stream: no intervals, and no difference can be told from chance." in ran.out
+    assert "One stream: no intervals; only what owes nothing to chance is told apart." in ran.out
     assert "±" not in ran.out
     assert "not told apart: debiased_ema" in lines(ran.out, "start-up RMSE")
     assert lines(ran.out, "bytes") == "debiased_ema +8, kalman +8, moving_average +1584"
@@ -222,3 +222,9 @@ def test_noise_of_recordings_is_estimated_where_settings_are_chosen(kalmean: Kal
     assert "estimated from the first halves of these recordings" in ran.out
     plain = kalmean("stream=recorded", "estimators=[ema,kalman]", output="plain")
     assert "estimated from these recordings, in sample" in plain.out
+
+
+def test_with_gaps_little_owes_nothing_to_chance(kalmean: Kalmean) -> None:
+    out = kalmean("seeds=1", "stream.steps=2000", "stream.gap_rate=0.02").out
+    assert lines(out, "settling").startswith("not told apart: ")
+    assert lines(out, "bytes") == "debiased_ema +8, kalman +8, moving_average +1584"

@@ -79,7 +79,7 @@ def test_a_longer_stream_begins_like_a_shorter_one(
 
 @pytest.mark.parametrize("kind", [Step, Ramp, Impulse, Sinusoid])
 def test_a_longer_deterministic_stream_begins_with_the_same_noise(kind: Any) -> None:
-    # A step and an impulse come at a share of the stream, so only their noise can begin alike.
+    # A step and an impulse come at a sample of its own, so only their noise can begin alike.
     one, other = (kind(steps=steps).draw([0, 3], 1).noise for steps in (50, 80))
     np.testing.assert_allclose(one, other[:50], rtol=0, atol=1e-14)
 
