@@ -47,11 +47,10 @@ def real(owner: str, field: str, value: Any, allowed: Range) -> Parameter:
         if kinds | {given.dtype.kind} <= set("iufO") and not np.ma.is_masked(value):
             numbers = np.array(given, dtype=np.float64)
     require(owner, field, value, numbers.size > 0 and np.all(allowed.inside(numbers)), allowed.valid)
-    if numbers.ndim == 0:
-        return float(numbers)
-    numbers += 0.0  # one zero, so that equal values have equal bytes
-    numbers.flags.writeable = False
-    return numbers
+    if numbers.ndim > 0:
+        numbers += 0.0  # one zero, so that equal values have equal bytes
+        numbers.flags.writeable = False
+    return plain(numbers)
 
 
 def whole(owner: str, field: str, value: Any, least: int) -> int:
@@ -78,6 +77,12 @@ def fit_together(owner: str, **parameters: Any) -> None:
     except ValueError as error:
         shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in parameters.items())
         raise ValueError(f"{owner}: the shapes of {shapes} do not broadcast") from error
+
+
+def plain(value: Any) -> Parameter:
+    """Give one number out as a Python float, several as the array that they are."""
+    numbers: NDArray[np.float64] = np.asarray(value, dtype=np.float64)
+    return float(numbers) if numbers.ndim == 0 else numbers
 
 
 def brief(value: Any) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from estimators._parameters import plain
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -42,7 +44,7 @@ def as_sample(
 ) -> float | NDArray[np.float64]:
     """Return one sample of every channel as a float or a float64 array; raises as as_stream does."""
     samples = _settle_infinity(_numbers(x, "x"), on_infinite, dtype, "x")
-    return float(samples) if samples.ndim == 0 else samples
+    return plain(samples)
 
 
 def check_on_infinite(on_infinite: str) -> None:

@@ -22,6 +22,7 @@ from estimators._parameters import (
     Parameter,
     Range,
     fit_together,
+    plain,
     real,
     require,
 )
@@ -153,7 +154,7 @@ class _Exponential(Recursive, SettledGain):
             found = np.asarray(beta(given))
         valid = f"such that beta is {cls.betas.valid} in float64 {_FROZEN}"
         require(name, field, value, np.all(cls.betas.inside(found)), valid)
-        return cls(float(found) if found.ndim == 0 else found, **parameters)
+        return cls(plain(found), **parameters)
 
 
 @dataclass(frozen=True, eq=False)

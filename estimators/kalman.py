@@ -17,6 +17,7 @@ from estimators._parameters import (
     Parameter,
     Range,
     fit_together,
+    plain,
     real,
     require,
 )
@@ -130,14 +131,14 @@ class Kalman(Recursive, SettledGain):
         """s = q/r."""
         with np.errstate(divide="ignore", over="ignore"):
             ratio = np.asarray(self.q) / np.asarray(self.r)
-        return float(ratio) if ratio.ndim == 0 else ratio
+        return plain(ratio)
 
     @property
     def steady_gain(self) -> Parameter:
         """2 / (1 + sqrt(1 + 4/s)), the positive root of K^2 = s (1 - K), free of cancellation."""
         with np.errstate(divide="ignore", over="ignore"):
             gain = 2.0 / (1.0 + np.sqrt(1.0 + 4.0 / np.asarray(self.signal_to_noise)))
-        return float(gain) if gain.ndim == 0 else gain
+        return plain(gain)
 
     @property
     def steady_beta(self) -> Parameter:
@@ -146,7 +147,7 @@ class Kalman(Recursive, SettledGain):
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             small = np.asarray(gain) ** 2 / np.asarray(self.signal_to_noise)
         beta = np.where(np.asarray(gain) > 0.5, small, 1.0 - gain)
-        return float(beta) if beta.ndim == 0 else beta
+        return plain(beta)
 
     def steady_state(self) -> EMA:
         """Return the EMA that this filter is once settled; ValueError for q = 0, which never settles.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from estimators._parameters import Parameter, whole
+from estimators._parameters import Parameter, plain, whole
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -94,7 +94,7 @@ class SettledGain(ABC):
         """Evaluate at gains of 0 and 1 too, where the limits are infinite, zero or NaN by definition."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             value = formula(np.asarray(self.steady_gain), np.asarray(self.steady_beta)) + 0.0
-        return float(value) if np.ndim(value) == 0 else value
+        return plain(value)
 
 
 def _log(gain: NDArray[np.float64], beta: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from estimators._parameters import plain
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -86,7 +88,7 @@ class FilterResult:
         with np.errstate(invalid="ignore", over="ignore"):
             terms = -0.5 * (np.log(2.0 * np.pi * variance) + (innovation / np.sqrt(variance)) ** 2)
         total = np.where(counted, terms, 0.0).sum(axis=0)
-        return float(total) if total.ndim == 0 else total
+        return plain(total)
 
     def interval(self, level: float = 0.95) -> Any:
         """Lower and upper bound that contain the level with this probability; None without a variance.

@@ -274,8 +274,8 @@ class _Deterministic(Synthetic):
 
 
 @dataclass(frozen=True)
-class Step(_Deterministic):
-    """0, then ``height`` from sample ``at`` on; at or beyond the stream's end it never comes."""
+class _Event(_Deterministic):
+    """A signal of some height that begins at sample ``at``."""
 
     height: float = 8.0
     at: int = 2000
@@ -283,6 +283,11 @@ class Step(_Deterministic):
     def _validate(self) -> None:
         super()._validate()
         self._require("at", self.at >= 0, "an int >= 0")
+
+
+@dataclass(frozen=True)
+class Step(_Event):
+    """0, then ``height`` from sample ``at`` on; at or beyond the stream's end it never comes."""
 
     def signal(self, t: Array) -> Array:
         """The level at samples t."""
@@ -301,15 +306,8 @@ class Ramp(_Deterministic):
 
 
 @dataclass(frozen=True)
-class Impulse(_Deterministic):
+class Impulse(_Event):
     """0 but for ``height`` at sample ``at``; at or beyond the stream's end it never comes."""
-
-    height: float = 8.0
-    at: int = 2000
-
-    def _validate(self) -> None:
-        super()._validate()
-        self._require("at", self.at >= 0, "an int >= 0")
 
     def signal(self, t: Array) -> Array:
         """The level at samples t."""
