@@ -5,7 +5,7 @@ from estimators.kalman import Kalman
 from estimators.matching import matched
 from estimators.moving_average import MovingAverage
 from estimators.protocol import Estimator, LinearEstimator, Trait
-from estimators.results import FilterResult, SmoothResult
+from estimators.results import FilterResult, Score, SmoothResult
 from estimators.tracker import Tracker
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Kalman",
     "LinearEstimator",
     "MovingAverage",
+    "Score",
     "SmoothResult",
     "Tracker",
     "Trait",

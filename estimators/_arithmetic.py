@@ -11,6 +11,8 @@ def where(condition: Any, chosen: Any, otherwise: Any) -> Any:
     """Choose by a condition, elementwise on arrays and without evaluating NumPy on plain floats."""
     if isinstance(condition, (np.ndarray, np.generic)):
         return np.where(condition, chosen, otherwise)
+    if hasattr(condition, "_where_"):  # a recursion is being traced: there are no numbers yet
+        return condition._where_(chosen, otherwise)
     return chosen if condition else otherwise
 
 

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from abc import ABC, abstractmethod
-from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from estimators import _saving
-from estimators._arithmetic import where
-from estimators._parameters import ByValue
-from estimators._samples import LARGEST, OnInfinite, as_sample, as_stream, check_on_infinite
+from estimators._parameters import ByValue, whole
+from estimators._samples import (
+    DOUBLE,
+    OnInfinite,
+    as_sample,
+    as_stream,
+    check_on_infinite,
+    checked_out,
+    settle_infinity,
+)
 from estimators.protocol import Trait
-from estimators.results import FilterResult, Run, align
+from estimators.results import FilterResult, Run, Score, align
 from estimators.tracker import Tracker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from estimators._straight import Straight
 
-_LARGEST = LARGEST[np.dtype(np.float64)]
+CHUNK = 2**25
+"""Bytes of a memory map that are filtered at a time."""
 
 
 class BaseEstimator(ByValue, ABC):
@@ -54,11 +64,21 @@ class BaseEstimator(ByValue, ABC):
 
     @abstractmethod
     def _filter(self, samples: NDArray[np.float64], start: Any, mean: NDArray[Any]) -> Run:
-        """Run over samples of shape (T, *S), writing ``mean`` of shape (T, *channels)."""
+        """Run over samples of shape (T, *S), writing ``mean`` of shape (T, *channels).
+
+        Samples too large for the mean's dtype, infinity among them, count as missing; the run says whether
+        there were any.
+        """
 
     @abstractmethod
-    def _replay(self, run: Run, z: NDArray[np.float64], initial: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Apply the run's map to z of shape (T, *channels)."""
+    def _trace(self, run: Run) -> tuple[NDArray[Any] | None, NDArray[np.float64]]:
+        """Variance (None without one) and gain of a run, both of shape (T, *channels)."""
+
+    @abstractmethod
+    def _replay(
+        self, run: Run, z: NDArray[np.float64], initial: NDArray[np.float64], mean: NDArray[np.float64]
+    ) -> None:
+        """Apply the run's map to z of shape (T, *channels), writing ``mean`` of that shape."""
 
     @abstractmethod
     def _squared_weights(self, run: Run) -> NDArray[np.float64]:
@@ -84,13 +104,17 @@ class BaseEstimator(ByValue, ABC):
         channels. Raises ValueError for infinity (unless ``on_infinite="missing"``) or a shape that does not
         fit, TypeError for text, complex numbers and for an ``out`` that cannot be written.
         """
-        one_channel = out is None and type(state) is self.State and {*map(type, state)} == {float}
-        if one_channel and not self._parameter_shapes:
-            if type(x) is float and -_LARGEST < x < _LARGEST:
-                return self._step(state, x)
-            sample = as_sample(x, on_infinite)
-            if type(sample) is float:
-                return self._step(state, sample)
+        if out is None:
+            if self._straight is not None:
+                moved = self._straight.update(state, x)
+                if moved is not None:
+                    return moved
+            if type(state) is self.State and not self._parameter_shapes and {*map(type, state)} == {float}:
+                sample = as_sample(x, on_infinite)
+                if type(sample) is float:
+                    return self._step(state, sample)
+        elif out is state and self._moved_in_place(state, x):
+            return state
         opened = self._opened(state)
         sample = np.asarray(as_sample(x, on_infinite, opened.mean.dtype))
         passing = sample.ndim == 0 and np.isnan(sample)
@@ -112,35 +136,102 @@ class BaseEstimator(ByValue, ABC):
 
         state: where an earlier run stopped; out: array of shape (T, *channels) for the mean; dtype: of the
         mean, float64 unless the state says otherwise. Raises ValueError for infinity (unless
-        ``on_infinite="missing"``) and shapes that do not fit, TypeError for text and complex numbers.
+        ``on_infinite="missing"``; then ``out`` holds nothing of use) and shapes that do not fit, TypeError
+        for text and complex numbers.
         """
+        check_on_infinite(on_infinite)
         opened = None if state is None else self._opened(state)
         given = dtype if dtype is not None else out.dtype if isinstance(out, np.ndarray) else None
         kept = _float_dtype(opened.mean.dtype if given is None and opened is not None else given)
-        samples, wrap = as_stream(x, on_infinite, kept)
+        samples, wrap = as_stream(x)
         channels = self._channels(samples.shape[1:])
         start = self._start(channels) if opened is None else self._fitted(opened, samples.shape[1:])
         if out is None:
-            mean = np.empty((samples.shape[0], *channels), kept)
+            mean = _empty_like(samples, (samples.shape[0], *channels), kept)
         else:
-            mean = _checked_out(out, (samples.shape[0], *channels), kept)
+            mean = checked_out(out, (samples.shape[0], *channels), kept)
             if np.may_share_memory(mean, samples):
                 samples = samples.copy()
         run = self._filter(samples, start, mean)
-        return FilterResult(
-            mean=wrap(run.mean),
-            variance=None if run.variance is None else wrap(run.variance),
-            gain=wrap(run.gain),
-            state=_released(run.state, mean.dtype),
-            _run=run,
-            _wrap=wrap,
-        )
+        if run.large:
+            run = replace(run, samples=settle_infinity(samples, on_infinite, kept))
+        return FilterResult(wrap(run.mean), _released(run.state, mean.dtype), _run=run, _wrap=wrap)
+
+    def filter_chunks(
+        self,
+        chunks: Any,
+        state: Any = None,
+        out: NDArray[Any] | None = None,
+        *,
+        dtype: Any = None,
+        on_infinite: OnInfinite = "raise",
+    ) -> Iterator[FilterResult]:
+        """Results of a stream larger than memory, one for each chunk, from the state that the last one left.
+
+        chunks: an iterable of arrays as ``filter`` takes them, or one array, such as a memory map, which is
+        cut into chunks of about 32 MB. out: array or memory map for the mean of the whole stream. Raises as
+        ``filter`` does, when the chunk is reached; ValueError where ``out`` is not as long as the stream.
+        """
+        done = 0
+        for chunk in _cut(chunks) if isinstance(chunks, np.ndarray) else chunks:
+            end = done + len(chunk)
+            if out is not None and end > len(out):
+                raise ValueError(f"out holds {len(out)} samples; the stream has {end} or more")
+            target = None if out is None else out[done:end]
+            result = self.filter(chunk, state, target, dtype=dtype, on_infinite=on_infinite)
+            yield result
+            state, done = result.state, end
+        if out is not None and done < len(out):
+            raise ValueError(f"out holds {len(out)} samples; the stream has {done}")
+
+    def score(self, x: Any, truth: Any = None, *, skip: int = 0, on_infinite: OnInfinite = "raise") -> Score:
+        """Errors of a whole stream, of many settings at once, without keeping a single estimate.
+
+        x: as in ``filter``; truth: the level, shape (T,) or (T, *channels), None to predict each sample by
+        the mean before it (an error there is prediction minus sample). Samples before ``skip`` and missing
+        ones, of x when predicting, are not counted. Memory does not grow with T. Raises as ``filter`` does.
+        """
+        samples = settle_infinity(as_stream(x)[0], on_infinite, DOUBLE)
+        steps, channels = len(samples), self._channels(samples.shape[1:])
+        first = whole("score", "skip", skip, 0)
+        if truth is None:
+            target, samples, first = samples[1:], samples[:-1], max(0, first - 1)
+        else:
+            target = settle_infinity(as_stream(truth, "truth")[0], "raise", DOUBLE, "truth")
+            if len(target) != steps or np.broadcast_shapes(target.shape[1:], channels) != channels:
+                raise ValueError(f"truth has shape {target.shape}; it must be (T,) or {(steps, *channels)}")
+        alone = samples.ndim == target.ndim == 1
+        state, size = self._start(channels), max(1, int(np.prod(channels)))
+        sums = np.zeros((3, size))
+        pieces = [*range(0, min(first, len(samples)), CHUNK // (8 * size) + 1), min(first, len(samples))]
+        pieces += [*range(pieces[-1], len(samples), CHUNK // (8 * size) + 1), len(samples)]
+        for begin, end in itertools.pairwise(pieces):
+            rows = [samples[begin:end], target[begin:end]]
+            if not alone:
+                rows = [np.broadcast_to(align(r, channels), (end - begin, *channels)) for r in rows]
+            counted = sums if begin >= first else np.zeros_like(sums)
+            state = self._score(rows[0], rows[1], state, counted)
+        return Score.of(sums, channels)
+
+    def _score(
+        self, samples: NDArray[np.float64], target: NDArray[np.float64], state: Any, sums: NDArray[np.float64]
+    ) -> Any:
+        """Add counts, errors and squared errors, (3, C), of samples from a state on; the state after them."""
+        mean = np.empty((len(samples), *np.shape(state.mean)))
+        run = self._filter(samples, state, mean)
+        error = (mean - align(target, run.channels)).reshape(len(mean), sums.shape[1])
+        for row, terms in zip(sums, (~np.isnan(error), error, error**2), strict=True):
+            row += np.nansum(np.ascontiguousarray(terms.T), axis=1)
+        return run.state
 
     def tracker(self, state: Any = None, *, on_infinite: OnInfinite = "raise") -> Tracker:
         """Return the mutable form for training loops, from ``state`` or from the start."""
         check_on_infinite(on_infinite)
         if state is not None:
             state = _released(opened := self._opened(state), opened.mean.dtype)
+        first = self.init(None) if state is None else state
+        if self._straight is not None and all(type(field) is float for field in first):
+            return self._straight.tracker(self, first, on_infinite=on_infinite)
         return Tracker(self, state, on_infinite=on_infinite)
 
     def to_dict(self, state: Any) -> dict[str, Any]:
@@ -152,6 +243,15 @@ class BaseEstimator(ByValue, ABC):
         """State saved by to_dict; ValueError if saved by another estimator, parameters or schema."""
         opened = self._opened(_saving.unpack(self, self.State, data))
         return _released(opened, opened.mean.dtype)
+
+    @property
+    def _straight(self) -> Straight | None:
+        """The step on one float written out; None where there is no such short form."""
+        return None
+
+    def _moved_in_place(self, state: Any, x: Any) -> bool:
+        """Take a sample into a state of arrays by a loop; False, and nothing done, if they do not fit."""
+        return False
 
     @cached_property
     def _parameter_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -222,113 +322,6 @@ class BaseEstimator(ByValue, ABC):
         return out
 
 
-class Recursive(BaseEstimator):
-    """An estimator written as two pure steps on its state: time passes, a sample arrives.
-
-    A subclass is a frozen dataclass (``eq=False``) that names its ``State`` and the ``coefficients`` (fields
-    that the steps read) and defines ``predict``, ``correct`` and ``_prior``. The steps use arithmetic,
-    ``where`` and ``toward`` alone, and so serve floats, arrays and the compiled loop. Every field of the
-    state has the shape of the channels.
-    """
-
-    coefficients: ClassVar[tuple[str, ...]]
-    _coefficients_type: ClassVar[type]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "coefficients" in cls.__dict__:
-            given = namedtuple("_coefficients_type", cls.coefficients, module=cls.__module__)  # type: ignore[misc]
-            given.__qualname__ = f"{cls.__qualname__}._coefficients_type"  # found by this name when cached
-            cls._coefficients_type = given
-
-    @staticmethod
-    @abstractmethod
-    def predict(given: Any, state: Any) -> Any:
-        """State after time has passed, before the sample is seen."""
-
-    @staticmethod
-    @abstractmethod
-    def correct(given: Any, state: Any, sample: Any) -> tuple[Any, Any]:
-        """State after a sample has arrived, and the gain that it was given."""
-
-    @abstractmethod
-    def _prior(self) -> Any:
-        """State before any sample, shaped as the parameters."""
-
-    @property
-    def state_bytes(self) -> int:
-        """8 bytes for each field of the state."""
-        return 8 * len(self.State._fields)
-
-    def _start(self, channels: tuple[int, ...]) -> Any:
-        return self.State(
-            *(np.array(np.broadcast_to(np.float64(field), channels)) for field in self._prior())
-        )
-
-    def _step(self, state: Any, sample: Any) -> Any:
-        given = self._given()
-        predicted = self.predict(given, state)
-        present = sample == sample
-        if type(sample) is float:
-            return self.correct(given, predicted, sample)[0] if present else predicted
-        corrected, _ = self.correct(given, predicted, sample)
-        return self.State(*(where(present, new, old) for new, old in zip(corrected, predicted, strict=True)))
-
-    def _filter(self, samples: NDArray[np.float64], start: Any, mean: NDArray[Any]) -> Run:
-        shape, flat = mean.shape, (mean.shape[0], int(np.prod(mean.shape[1:])))
-        state = np.stack([np.asarray(field, dtype=np.float64).reshape(-1) for field in start])
-        given = np.empty((len(self.coefficients), flat[1]))
-        for row, value in zip(given, self._given(), strict=True):
-            row[:] = np.broadcast_to(np.float64(value), shape[1:]).reshape(-1)
-        states_variance = "variance" in self.State._fields
-        variance = np.empty(flat if states_variance else (0, 0), mean.dtype)
-        gain = np.empty(flat)
-        rows = np.broadcast_to(align(samples, shape[1:]), shape).reshape(flat)
-        written = mean.reshape(flat) if mean.flags.c_contiguous else np.empty(flat, mean.dtype)
-        loop = compiled_loops().recursion(self.predict, self.correct, self.State, self._coefficients_type)
-        with np.errstate(all="ignore"):  # a loop may run uncompiled
-            loop(_any_layout(rows), given, state, written, variance, gain)
-        if not mean.flags.c_contiguous:
-            mean[...] = written.reshape(shape)
-        return Run(
-            estimator=self,
-            samples=samples,
-            start=start,
-            mean=mean,
-            variance=variance.reshape(shape) if states_variance else None,
-            gain=gain.reshape(shape),
-            state=self.State(*(field.reshape(shape[1:]) for field in state)),
-        )
-
-    def _replay(self, run: Run, z: NDArray[np.float64], initial: NDArray[np.float64]) -> NDArray[np.float64]:
-        flat = (z.shape[0], int(np.prod(run.channels)))
-        start = np.where(np.isnan(run.start.mean), np.nan, initial).reshape(-1)
-        mean = np.empty(flat)
-        compiled_loops().replay()(run.gain.reshape(flat), _any_layout(z.reshape(flat)), start, mean)
-        return mean.reshape(z.shape)
-
-    def _squared_weights(self, run: Run) -> NDArray[np.float64]:
-        power = np.empty((run.gain.shape[0], int(np.prod(run.channels))))
-        compiled_loops().squared_weights()(run.gain.reshape(power.shape), power)
-        grid = power.reshape(run.gain.shape)
-        return np.where((grid == 0.0) & np.isnan(run.start.mean), np.nan, grid)
-
-    def _given(self) -> Any:
-        return self._coefficients_type(*(getattr(self, name) for name in self.coefficients))
-
-
-def _any_layout(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One type for every input (read-only, strided), so that loops are compiled once."""
-    return np.lib.stride_tricks.as_strided(rows, rows.shape, rows.strides, writeable=False)
-
-
-def compiled_loops() -> Any:
-    """Import the compiled loops, and numba with them, when a first stream needs them."""
-    from estimators import _kernels
-
-    return _kernels
-
-
 def _released(state: Any, mean_dtype: np.dtype[Any]) -> Any:
     """Give a state out: fresh arrays, or plain numbers for one channel; the mean in its own dtype."""
     fields = []
@@ -346,9 +339,13 @@ def _float_dtype(dtype: Any) -> np.dtype[Any]:
     return chosen
 
 
-def _checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if not isinstance(out, np.ndarray) or not out.flags.writeable:
-        raise TypeError("out must be a writeable NumPy array")
-    if out.shape != shape or out.dtype != dtype:
-        raise ValueError(f"out is {out.dtype} of shape {out.shape}; the mean needs {dtype} of shape {shape}")
-    return out
+def _empty_like(samples: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Room for means, each stream contiguous in time where the samples are so."""
+    if samples.shape == shape and samples.ndim == 2 and not samples.flags.c_contiguous:
+        return np.empty_like(samples, dtype=dtype)
+    return np.empty(shape, dtype)
+
+
+def _cut(samples: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    steps = max(1, CHUNK // max(1, samples[:1].nbytes))
+    return (samples[begin : begin + steps] for begin in range(0, len(samples), steps))

@@ -108,6 +108,11 @@ class ByValue:
     def __hash__(self) -> int:
         return hash((type(self).__qualname__, self._key()))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: what was derived from them is derived anew."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in fields}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             if isinstance(value, np.ndarray):

@@ -23,27 +23,25 @@ LARGEST = {DOUBLE: 2.0**1023, SINGLE: 2.0**127}
 """Samples lie below these: the difference of any two is still a finite number of their type."""
 
 
-def as_stream(
-    x: Any, on_infinite: OnInfinite = "raise", dtype: np.dtype[Any] = DOUBLE, name: str = "x"
-) -> tuple[NDArray[np.float64], Wrap]:
+def as_stream(x: Any, name: str = "x") -> tuple[NDArray[np.float64], Wrap]:
     """Return a stream as float64, time on axis 0, and how to give results of its length back.
 
-    Raises TypeError for text, complex numbers and tensors, ValueError for a missing time axis, for infinity
-    and for numbers too large for ``dtype``.
+    Raises TypeError for text, complex numbers and tensors, ValueError for a missing time axis. Infinity is
+    left for ``settle_infinity``, or for the loops, which see every sample anyway.
     """
     samples = _numbers(x, name)
     if samples.ndim == 0:
         raise ValueError(
             f"{name}={x!r} has no time axis; pass a sequence of samples, or use update for one sample"
         )
-    return _settle_infinity(samples, on_infinite, dtype, name), _wrapper(x)
+    return samples, _wrapper(x)
 
 
 def as_sample(
     x: Any, on_infinite: OnInfinite = "raise", dtype: np.dtype[Any] = DOUBLE
 ) -> float | NDArray[np.float64]:
     """Return one sample of every channel as a float or a float64 array; raises as as_stream does."""
-    samples = _settle_infinity(_numbers(x, "x"), on_infinite, dtype, "x")
+    samples = settle_infinity(_numbers(x, "x"), on_infinite, dtype, "x")
     return plain(samples)
 
 
@@ -53,9 +51,19 @@ def check_on_infinite(on_infinite: str) -> None:
         raise ValueError(f"on_infinite={on_infinite!r} is not valid; it must be 'raise' or 'missing'")
 
 
-def _settle_infinity(
-    samples: NDArray[np.float64], on_infinite: OnInfinite, dtype: np.dtype[Any], name: str
+def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array that results can be written to; TypeError or ValueError if it does not fit."""
+    if not isinstance(out, np.ndarray) or not out.flags.writeable:
+        raise TypeError("out must be a writeable NumPy array")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(f"out is {out.dtype} of shape {out.shape}; the mean needs {dtype} of shape {shape}")
+    return out
+
+
+def settle_infinity(
+    samples: NDArray[np.float64], on_infinite: OnInfinite, dtype: np.dtype[Any], name: str = "x"
 ) -> NDArray[np.float64]:
+    """Return samples without numbers too large for ``dtype``: NaN in their place, or ValueError."""
     check_on_infinite(on_infinite)
     large = np.abs(samples) >= LARGEST[dtype]
     if not large.any():

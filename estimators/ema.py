@@ -9,7 +9,6 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from estimators._arithmetic import toward, where
-from estimators._base import Recursive
 from estimators._parameters import (
     ABOVE_0_TO_1,
     AT_LEAST_ONE,
@@ -26,6 +25,7 @@ from estimators._parameters import (
     real,
     require,
 )
+from estimators._recursive import Recursive
 from estimators.protocol import Trait
 from estimators.response import SettledGain
 

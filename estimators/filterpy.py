@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from estimators._samples import LARGEST
 from estimators.kalman import Kalman, KalmanState
 from estimators.results import Run, align
 
@@ -26,6 +27,8 @@ class FilterpyKalman(Kalman):
     forward one. Raises ValueError as Kalman does and for filterpy < 2.0, ImportError without filterpy.
     """
 
+    _straight = None
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_filterpy()
@@ -37,7 +40,8 @@ class FilterpyKalman(Kalman):
 
     def _filter(self, samples: NDArray[np.float64], start: KalmanState, mean: NDArray[Any]) -> Run:
         channels = mean.shape[1:]
-        rows = np.broadcast_to(align(samples, channels), mean.shape)
+        large = np.abs(samples) >= LARGEST[mean.dtype]
+        rows = np.broadcast_to(align(np.where(large, np.nan, samples), channels), mean.shape)
         q, r = (np.broadcast_to(np.float64(parameter), channels) for parameter in (self.q, self.r))
         state = KalmanState(*(np.array(np.broadcast_to(np.float64(field), channels)) for field in start))
         variance, gain = np.empty(mean.shape, mean.dtype), np.empty(mean.shape)
@@ -48,9 +52,10 @@ class FilterpyKalman(Kalman):
                 state.mean[c], state.variance[c] = _move(
                     float(q[c]), float(r[c]), moments, rows[at], mean[at], variance[at], gain[at]
                 )
-        return Run(
-            estimator=self, samples=samples, start=start, mean=mean, variance=variance, gain=gain, state=state
-        )
+        return Run(self, samples, start, mean, state, bool(large.any()), known=(variance, gain))
+
+    def _moved_in_place(self, state: Any, x: Any) -> bool:
+        return False
 
 
 def _move(

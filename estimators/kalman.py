@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from estimators._arithmetic import toward, where
-from estimators._base import Recursive, compiled_loops
 from estimators._parameters import (
     BETWEEN_0_AND_1,
     NONNEGATIVE,
@@ -21,7 +20,8 @@ from estimators._parameters import (
     real,
     require,
 )
-from estimators._samples import OnInfinite
+from estimators._recursive import Recursive, compiled_loops
+from estimators._samples import OnInfinite, checked_out
 from estimators.ema import EMA
 from estimators.protocol import Trait
 from estimators.response import SettledGain
@@ -162,20 +162,28 @@ class Kalman(Recursive, SettledGain):
         require(name, "variance", self.variance, alike, "finite, or infinite, in all channels alike")
         return EMA(self.steady_beta, initial=None if np.all(diffuse) else self.mean)
 
-    def smooth(self, x: Any, *, on_infinite: OnInfinite = "raise") -> SmoothResult:
+    def smooth(
+        self,
+        x: Any,
+        out: tuple[NDArray[Any], NDArray[Any]] | None = None,
+        *,
+        on_infinite: OnInfinite = "raise",
+    ) -> SmoothResult:
         """Fixed-interval smoother: mean and variance of every level given the whole stream.
 
-        x as in filter, time on axis 0. Raises as filter does. Rauch, Tung, Striebel (1965), AIAA J. 3.
+        x as in filter, time on axis 0; out: float64 arrays of shape (T, *channels) for the two. Raises as
+        filter does. Rauch, Tung, Striebel (1965), AIAA J. 3.
         """
         forward = self.filter(x, on_infinite=on_infinite)
-        run = forward._run
-        flat = (run.mean.shape[0], int(np.prod(run.channels)))
-        mean, variance = np.array(run.mean).reshape(flat), np.array(run.variance).reshape(flat)
+        run, wrap = forward._run, forward._wrap
+        moments = tuple(np.array(rows, dtype=np.float64, order="C") for rows in (run.mean, run.variance))
         q = np.array(np.broadcast_to(np.float64(self.q), run.channels)).reshape(-1)
-        compiled_loops().smoother()(q, mean, variance)
-        moments = mean.reshape(run.mean.shape), variance.reshape(run.mean.shape)
-        wrap = forward._wrap
-        return SmoothResult(mean=wrap(moments[0]), variance=wrap(moments[1]), _moments=moments, _wrap=wrap)
+        compiled_loops().smoothed()(q, *(rows.reshape(len(rows), q.size) for rows in moments))
+        if out is not None:
+            for rows, target in zip(moments, out, strict=True):
+                checked_out(target, rows.shape, rows.dtype)[...] = rows
+            moments = out
+        return SmoothResult(wrap(moments[0]), wrap(moments[1]), _moments=moments, _wrap=wrap)  # type: ignore[arg-type]
 
     @property
     def traits(self) -> frozenset[Trait]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from estimators._base import BaseEstimator, compiled_loops
+from estimators._base import BaseEstimator
 from estimators._parameters import ABOVE_0_TO_1, NONNEGATIVE, Range, real, require, whole
+from estimators._samples import LARGEST
 from estimators.protocol import Trait
 from estimators.results import Run, align
 
@@ -174,55 +175,83 @@ class MovingAverage(BaseEstimator):
         newest = np.broadcast_to(sample, np.shape(state.mean))[np.newaxis]
         window = np.concatenate([state.window[1:], newest])
         if newest.ndim > 1:
-            return MovingAverageState(self._means(state, newest)[0][0], window)
+            mean = np.empty(newest.shape)
+            self._means(state, newest, mean)
+            return MovingAverageState(mean[0], window)
         present = window[~np.isnan(window)]
-        mean = _exact_mean(present) if present.size else state.mean
-        return MovingAverageState(mean, window)
+        return MovingAverageState(_exact_mean(present) if present.size else state.mean, window)
 
     def _filter(self, samples: NDArray[np.float64], start: MovingAverageState, mean: NDArray[Any]) -> Run:
         rows = np.broadcast_to(align(samples, mean.shape[1:]), mean.shape)
-        means, present = self._means(start, rows)
-        mean[...] = means
-        with np.errstate(divide="ignore"):
-            gain = np.where(np.isnan(rows), 0.0, 1.0 / present)
-        window = np.concatenate([start.window, rows])[rows.shape[0] :]
-        last = means[-1] if rows.shape[0] else start.mean
-        state = MovingAverageState(np.array(last), np.array(window))
-        return Run(
-            estimator=self, samples=samples, start=start, mean=mean, variance=None, gain=gain, state=state
-        )
+        large = self._means(start, rows, mean)
+        newest = rows[max(0, len(rows) - self.window) :]
+        if large:
+            newest = np.where(np.abs(newest) < LARGEST[mean.dtype], newest, np.nan)
+        window = np.concatenate([start.window[len(newest) :], newest])
+        last = np.array(mean[-1] if len(rows) else start.mean, dtype=np.float64)
+        return Run(self, samples, start, mean, MovingAverageState(last, window), large)
 
-    def _replay(self, run: Run, z: NDArray[np.float64], initial: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _trace(self, run: Run) -> tuple[None, NDArray[np.float64]]:
+        with np.errstate(divide="ignore"):
+            gain = 1.0 / self._present(run.start, run.aligned_samples, run.mean.shape)
+        return None, np.where(np.isnan(run.aligned_samples), 0.0, gain)
+
+    def _replay(
+        self, run: Run, z: NDArray[np.float64], initial: NDArray[np.float64], mean: NDArray[np.float64]
+    ) -> None:
         unknown = np.isnan(run.start.mean)
         before = MovingAverageState(
             np.where(unknown, np.nan, initial), np.where(np.isnan(run.start.window), np.nan, initial)
         )
-        means, _ = self._means(before, np.where(np.isnan(run.aligned_samples), np.nan, z))
-        return means
+        gaps = np.isnan(run.aligned_samples)
+        self._means(before, np.where(gaps, np.nan, z) if gaps.any() else z, mean)
 
     def _squared_weights(self, run: Run) -> NDArray[np.float64]:
-        rows = np.broadcast_to(run.aligned_samples, run.mean.shape)
-        _, present = self._means(run.start, rows)
-        _, of_this_run = self._means(self._start(run.channels), rows)
+        present = self._present(run.start, run.aligned_samples, run.mean.shape)
+        of_this_run = self._present(self._start(run.channels), run.aligned_samples, run.mean.shape)
         before = np.where(np.isnan(run.start.mean), np.nan, 0.0)
         with np.errstate(invalid="ignore"):
             power = of_this_run / present**2
         return _held(np.concatenate([before[np.newaxis], power]))[1:]
 
-    def _means(
-        self, start: MovingAverageState, rows: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Means and numbers of samples present over each window, both of shape (T, *channels)."""
-        flat = (rows.shape[0], int(np.prod(rows.shape[1:])))
-        past = np.asarray(start.window, dtype=np.float64).reshape(self.window, flat[1])
-        mean, present = np.empty(flat), np.empty(flat)
-        mean[:1] = np.asarray(start.mean, dtype=np.float64).reshape(-1)
-        y = np.concatenate([past, rows.reshape(flat)])
-        scale = np.where(np.max(np.abs(y), axis=0, initial=0.0, where=~np.isnan(y)) < _LARGE, 1.0, _SCALE)
-        mean[:1] *= scale
-        compiled_loops().windowed_mean()(self.window, y * scale, mean, present)
-        mean /= scale
-        return mean.reshape(rows.shape), present.reshape(rows.shape)
+    def _present(
+        self, start: MovingAverageState, rows: NDArray[np.float64], shape: tuple[int, ...]
+    ) -> NDArray[np.float64]:
+        """Samples present in each window, of the given shape."""
+        there = np.concatenate([~np.isnan(start.window), ~np.isnan(np.broadcast_to(rows, shape))])
+        count = np.concatenate([np.zeros((1, *shape[1:]), np.int64), np.cumsum(there, axis=0)])
+        present: NDArray[np.float64] = np.asarray(
+            count[self.window + 1 :] - count[1 : len(count) - self.window], dtype=np.float64
+        )
+        return present
+
+    def _means(self, start: MovingAverageState, rows: NDArray[np.float64], mean: NDArray[Any]) -> bool:
+        """Write means over each window, shape (T, *channels); whether a sample was too large."""
+        shape = (len(rows), int(np.prod(rows.shape[1:])))
+        target = mean.reshape(shape) if mean.flags.c_contiguous else np.empty(shape, mean.dtype)
+        past = np.ascontiguousarray(start.window, dtype=np.float64).reshape(self.window, -1)
+        held = np.array(start.mean, dtype=np.float64).reshape(-1)
+        limit, windowed = float(LARGEST[mean.dtype]), sliding_means()
+        samples = np.ascontiguousarray(rows).reshape(shape).view()
+        samples.flags.writeable = False
+        large, overflows = windowed(self.window, past, samples, held.copy(), target, limit, _LARGE)
+        if overflows:  # the channels concerned, in smaller units
+            present = np.where(np.abs(samples) < limit, samples, np.nan)
+            largest = np.fmax.reduce(np.abs(np.concatenate([past, present])), axis=0, initial=0.0)
+            scale = np.where(largest < _LARGE, 1.0, _SCALE)
+            means = np.empty(shape)
+            windowed(self.window, past * scale, present * scale, held * scale, means, limit, np.inf)
+            target[...] = means / scale
+        if target.base is not mean and target is not mean:
+            mean[...] = target.reshape(mean.shape)
+        return bool(large)
+
+
+def sliding_means() -> Any:
+    """Import the compiled loop over windows, and numba with it, when a first stream needs it."""
+    from estimators._windows import windowed
+
+    return windowed()
 
 
 def _exact_mean(values: NDArray[np.float64]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,9 +26,30 @@ class Run:
     samples: NDArray[np.float64]
     start: Any
     mean: NDArray[Any]
-    variance: NDArray[Any] | None
-    gain: NDArray[np.float64]
     state: Any
+    large: bool = False
+    """Whether samples were too large, infinite among them, and were taken for missing."""
+    known: tuple[NDArray[Any] | None, NDArray[np.float64]] | None = None
+    """Variance and gain, from an estimator that has them at no further cost."""
+
+    @cached_property
+    def _traced(self) -> tuple[NDArray[Any] | None, NDArray[np.float64]]:
+        return self.estimator._trace(self) if self.known is None else self.known
+
+    @property
+    def states_variance(self) -> bool:
+        """Whether the state holds the variance of the mean's error."""
+        return "variance" in self.state._fields
+
+    @property
+    def variance(self) -> NDArray[Any] | None:
+        """Variance of each mean's error, None without one; may be a view of one channel for all."""
+        return self._traced[0] if self.states_variance else None
+
+    @property
+    def gain(self) -> NDArray[np.float64]:
+        """Weight given to each sample, 0 where it was missing; may be a view of one channel for all."""
+        return self._traced[1]
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -50,17 +72,24 @@ class Run:
 class FilterResult:
     """Estimates of one stream, shape (T, *channels); pandas where the stream was pandas.
 
-    ``mean`` after each sample; ``variance`` of its error, None for estimators that have none; ``gain``, the
-    weight given to each sample, 0 where it was missing; ``state`` to go on from. Everything else is computed
-    when asked, from the stream and from these arrays (``out`` among them) as they are then.
+    ``mean`` after each sample; ``state`` to go on from. Everything else, ``variance`` and ``gain`` among it,
+    is computed when first asked, from the stream and from these arrays (``out`` among them) as they are then.
     """
 
     mean: Any
-    variance: Any
-    gain: Any
     state: Any
     _run: Run = field(repr=False)
     _wrap: Wrap = field(repr=False)
+
+    @cached_property
+    def variance(self) -> Any:
+        """Variance of each mean's error; None for estimators that have none."""
+        return None if self._run.variance is None else self._wrap(np.array(self._run.variance))
+
+    @cached_property
+    def gain(self) -> Any:
+        """Weight given to each sample, 0 where it was missing."""
+        return self._wrap(np.array(self._run.gain))
 
     @property
     def innovation(self) -> Any:
@@ -118,16 +147,17 @@ class FilterResult:
         """Sum of the squared weights behind each mean: what white noise of variance 1 would leave in it."""
         return self._wrap(self._run.estimator._squared_weights(self._run))
 
-    def replay(self, z: Any, initial: Any = 0.0) -> Any:
+    def replay(self, z: Any, initial: Any = 0.0, out: NDArray[np.float64] | None = None) -> Any:
         """Apply the linear map that this run used (gains, chosen samples) to another stream.
 
         z: shape (T,) or (T, *channels), finite wherever this run had a sample. initial: what the stream was
         before the run, in place of the estimator's own start; without effect where it started from nothing.
+        out: float64 array of shape (T, *channels) for the result.
         With x = signal + noise, mean = replay(signal, initial) + replay(noise). Raises ValueError, TypeError.
         """
-        from estimators._samples import as_sample, as_stream
+        from estimators._samples import DOUBLE, as_sample, as_stream, checked_out, settle_infinity
 
-        other, _ = as_stream(z, name="z")
+        other = settle_infinity(as_stream(z, name="z")[0], "raise", DOUBLE, "z")
         run = self._run
         if other.shape[0] != run.mean.shape[0]:
             raise ValueError(f"z has {other.shape[0]} samples; this run had {run.mean.shape[0]}")
@@ -142,11 +172,35 @@ class FilterResult:
             ) from error
         if np.any(np.isnan(other) & ~np.isnan(run.aligned_samples)):
             raise ValueError("z is missing where this run had a sample; replay needs a value there")
-        return self._wrap(run.estimator._replay(run, other, start))
+        mean = np.empty(run.mean.shape) if out is None else checked_out(out, run.mean.shape, DOUBLE)
+        if out is not None and np.may_share_memory(mean, other):
+            other = other.copy()
+        run.estimator._replay(run, other, start, mean)
+        return self._wrap(mean)
 
     def _innovation(self) -> NDArray[np.float64]:
         innovation: NDArray[np.float64] = self._run.aligned_samples - self._run.before("mean")
         return innovation
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """Errors of a stream's estimates, reduced over time; numbers for one channel, arrays for more."""
+
+    n: Any
+    """Samples counted."""
+    bias: Any
+    """Mean error."""
+    rmse: Any
+    """Root of the mean squared error."""
+
+    @classmethod
+    def of(cls, sums: NDArray[np.float64], channels: tuple[int, ...]) -> Score:
+        """From counts, sums of errors and of their squares, (3, C); NaN where nothing was counted."""
+        n, total, square = sums
+        with np.errstate(invalid="ignore"):
+            values = n, total / n, np.sqrt(square / n)
+        return cls(*(plain(value.reshape(channels)) for value in values))
 
 
 @dataclass(frozen=True, eq=False)

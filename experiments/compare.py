@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.figures import line, styled
-from experiments.metrics import LEVEL, SETTLED, STEP, Trial, measure
+from experiments.metrics import LEVEL, SETTLED, STEP, Measured, Trial, joined, measure
 from experiments.runs import Outcome
 from experiments.settings import Tune
 from experiments.setup import Setup
@@ -51,21 +51,25 @@ class Parameters:
 def run(setup: Setup) -> Outcome:
     """Measure every estimator on the same repetitions; ValueError where match or tune finds no setting."""
     setup, how = setup.chosen()
-    rows: list[pd.DataFrame] = []
-    first_trials: dict[str, Trial] = {}
-    missing = 0
-    for name, estimator in setup.estimators.items():
-        blocks, missing = [], 0
-        for seeds, trial in setup.trials(estimator):
-            blocks.append(setup.rows("compare", name, seeds, measure(trial)))
-            first_trials.setdefault(name, trial)
-            missing += int(np.isnan(trial.drawn.samples).sum())
-        of_estimator = pd.concat(blocks)  # metric by metric, however the repetitions were cut into blocks
-        rank, _ = pd.factorize(of_estimator["metric"])
-        rows.append(of_estimator.iloc[np.argsort(rank, kind="stable")])
-    table = pd.concat(rows, ignore_index=True)
+    table, first_trials, missing = measured(setup)
     summary = summarise(table)
     return Outcome(table, summary, _text(setup, how, summary, missing), _figures(setup, first_trials))
+
+
+def measured(setup: Setup) -> tuple[pd.DataFrame, dict[str, Trial], int]:
+    """All metrics of every estimator, its trial on the first block, and the number of missing samples."""
+    blocks: dict[str, list[list[Measured]]] = {name: [] for name in setup.estimators}
+    first_trials: dict[str, Trial] = {}
+    missing = 0
+    for _, drawn in setup.blocks():
+        missing += int(np.isnan(drawn.samples).sum())
+        for name, estimator in setup.estimators.items():
+            trial = setup.trial(estimator, drawn)
+            blocks[name].append(measure(trial))
+            first_trials.setdefault(name, trial)
+    seeds = range(setup.repetitions)
+    rows = [setup.rows("compare", name, seeds, joined(parts)) for name, parts in blocks.items()]
+    return pd.concat(rows, ignore_index=True), first_trials, missing
 
 
 def _text(setup: Setup, how: str, summary: pd.DataFrame, missing: int) -> str:

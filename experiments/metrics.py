@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators import Estimator, FilterResult
+from estimators import Estimator, FilterResult, Trait
 from experiments.streams import Array, Realisations
 
 LEVEL = 0.95
@@ -70,8 +71,13 @@ class Trial:
         return np.asarray(self.run.replay(self.truth, start)) - self.truth
 
     def response_to(self, added: Array) -> Array:
-        """Run on the noise plus a signal, and replay that run's map on the signal alone, (T, n)."""
-        run = self.estimator.filter(self.drawn.noise + added[:, np.newaxis])
+        """Run on the noise plus a signal, and replay that run's map on the signal alone, (T, n).
+
+        A linear estimator's map is that of every run with the same gaps.
+        """
+        run = self.run
+        if Trait.LINEAR not in self.estimator.traits:
+            run = self.estimator.filter(self.drawn.noise + added[:, np.newaxis])
         return np.asarray(run.replay(added[:, np.newaxis], 0.0))
 
     def settled(self, values: Array) -> Array:
@@ -82,14 +88,31 @@ class Trial:
 def mean_over_time(values: Array, keep: NDArray[np.bool_] | None = None) -> Array:
     """Mean along time of (T, n), of the finite values; NaN where there are none.
 
-    One repetition's mean has the same bits whatever stands beside it: each is summed as a row of its own.
+    One repetition's mean has the same bits whatever stands beside it: each has a sum of its own.
     """
-    kept = np.isfinite(values) if keep is None else keep & np.isfinite(values)
-    rows = np.ascontiguousarray(np.where(kept, values, 0.0).T)
-    count = np.ascontiguousarray(kept.T).sum(axis=1)
+    sums = np.zeros((2, *values.shape[1:]))
+    _summed()(np.ascontiguousarray(values), keep, *sums)
     with np.errstate(invalid="ignore"):
-        mean: Array = rows.sum(axis=1) / count
+        mean: Array = sums[1] / sums[0]
     return mean
+
+
+@functools.cache
+def _summed() -> Any:
+    """Compile sums along time: loop(values (T, n), keep (T, n) or None, count (n,), total (n,))."""
+    from numba import njit
+
+    def loop(values: Any, keep: Any, count: Any, total: Any) -> None:
+        for t in range(values.shape[0]):
+            row = values[t]
+            for c in range(row.shape[0]):
+                counted = abs(row[c]) < np.inf
+                if keep is not None:
+                    counted &= keep[t, c]
+                count[c] += 1.0 if counted else 0.0
+                total[c] += row[c] if counted else 0.0
+
+    return njit(loop, cache=True, error_model="numpy", nogil=True)
 
 
 def attenuation(trial: Trial) -> Iterable[Measured]:
@@ -198,6 +221,14 @@ def measure(trial: Trial) -> list[Measured]:
     """All metrics that the stream allows."""
     groups = WITHOUT_TRUTH if trial.drawn.level is None else WITH_TRUTH + WITHOUT_TRUTH
     return [measured for group in groups for measured in group(trial)]
+
+
+def joined(blocks: Sequence[Sequence[Measured]]) -> list[Measured]:
+    """Put measurements of consecutive repetitions together, metric by metric."""
+    return [
+        replace(parts[0], values=np.concatenate([part.values for part in parts]))
+        for parts in zip(*blocks, strict=True)
+    ]
 
 
 def _root_mean_square(error: Array) -> Array:

@@ -13,16 +13,15 @@ from contextlib import suppress
 from typing import Any
 
 import estimators
-from estimators import Estimator
 from estimators._base import BaseEstimator
 from experiments import recorded, streams
 from experiments.streams import Stream
 
 
 @functools.cache
-def estimator_kinds() -> Mapping[str, type[Estimator]]:
+def estimator_kinds() -> Mapping[str, type[BaseEstimator]]:
     """Every concrete estimator of the library under its name in snake case."""
-    kinds: dict[str, type[Estimator]] = {}
+    kinds: dict[str, type[BaseEstimator]] = {}
     for module in pkgutil.iter_modules(estimators.__path__):
         if not module.name.startswith("_"):
             with suppress(ImportError):  # an adapter whose extra is not installed

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
 from estimators import EMA, Estimator, matched
-from experiments.metrics import mean_over_time
 from experiments.streams import Realisations, Stream
 
 BUDGET = 49
@@ -85,15 +85,10 @@ class Tuner:
     def _at(self, name: str, estimator: Estimator, noise_gain: float) -> Estimator:
         return _like(name, estimator, EMA.from_noise_gain(noise_gain), Match.noise_gain)
 
-    def error(self, estimator: Estimator) -> float:
+    def error(self, estimator: Any) -> float:
         """Mean over the tuning streams of the error tuned for, after the burn-in."""
-        run = estimator.filter(self.drawn.samples)
-        if self.by is Tune.rmse:
-            assert self.drawn.level is not None
-            error = np.asarray(run.mean) - self.drawn.level
-        else:
-            error = np.asarray(run.innovation)
-        return float(np.sqrt(mean_over_time(error[self.burn_in :] ** 2)).mean())
+        level = self.drawn.level if self.by is Tune.rmse else None
+        return float(np.mean(estimator.score(self.drawn.samples, level, skip=self.burn_in).rmse))
 
     def budget(self) -> str:
         """One line that states what was spent on each estimator."""

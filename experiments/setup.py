@@ -13,10 +13,10 @@ import pandas as pd
 from estimators import Estimator
 from experiments.metrics import Measured, Trial
 from experiments.settings import Match, Tune, Tuner, match_to_first
-from experiments.streams import Stream
+from experiments.streams import Realisations, Stream
 from experiments.tables import COLUMNS
 
-BLOCK = 2_000_000
+BLOCK = 100_000
 """Samples held at a time: repetitions are drawn and measured in blocks of about this size."""
 
 
@@ -77,13 +77,16 @@ class Setup:
         values = np.array([getattr(estimator, quantity, np.nan) for estimator in self.estimators.values()])
         return len(values) > 1 and bool(np.all(np.isclose(values, values[0], rtol=1e-9, atol=0.0)))
 
-    def trials(self, estimator: Estimator) -> Iterator[tuple[range, Trial]]:
-        """The estimator on blocks of repetitions."""
+    def blocks(self) -> Iterator[tuple[range, Realisations]]:
+        """Repetitions in blocks that stay in the nearer caches, drawn once for all estimators."""
         width = max(1, BLOCK // self.stream.length())
         for first in range(0, self.repetitions, width):
-            block = range(first, min(first + width, self.repetitions))
-            drawn = self.stream.draw(block, self.root_seed, "evaluate")
-            yield block, Trial(estimator, drawn, self.burn_in, self.noise_variance**0.5, self.stream.unit)
+            seeds = range(first, min(first + width, self.repetitions))
+            yield seeds, self.stream.draw(seeds, self.root_seed, "evaluate")
+
+    def trial(self, estimator: Estimator, drawn: Realisations) -> Trial:
+        """An estimator on one block."""
+        return Trial(estimator, drawn, self.burn_in, self.noise_variance**0.5, self.stream.unit)
 
     def rows(
         self, experiment: str, name: str, seeds: Sequence[int], measured: Sequence[Measured]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from estimators import EMA, DebiasedEMA, FilterResult, Kalman, MovingAverage, Tracker, Trait
-from estimators._base import Recursive
+from estimators._recursive import Recursive
 from estimators.checks import check_estimator, yield_checks
 from estimators.ema import EMAState
 from estimators.results import Run

@@ -14,8 +14,8 @@ import pytest
 import estimators
 from estimators import EMA, DebiasedEMA, Estimator, Kalman, LinearEstimator, MovingAverage, Tracker, Trait
 from estimators._arithmetic import toward, where
-from estimators._base import Recursive
 from estimators._parameters import BETWEEN_0_AND_1, POSITIVE, Parameter, real
+from estimators._recursive import Recursive
 from estimators.checks import yield_checks
 from estimators.response import SettledGain
 

@@ -48,14 +48,15 @@ def test_what_is_refused(changed: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize("block", [1, 100, 199, 250, 10**9])
-def test_trials_cover_every_repetition_once_in_order(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_cover_every_repetition_once_in_order(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.setup.BLOCK", block)
     setup = made(seeds=5)
-    blocks = list(setup.trials(EMA(0.9)))
+    blocks = list(setup.blocks())
     assert [seed for seeds, _ in blocks for seed in seeds] == [0, 1, 2, 3, 4]
-    samples = np.concatenate([trial.drawn.samples for _, trial in blocks], axis=1)
+    samples = np.concatenate([drawn.samples for _, drawn in blocks], axis=1)
     np.testing.assert_array_equal(samples, setup.stream.draw(range(5), 0, "evaluate").samples)
-    assert all(trial.noise_sd == 1.34 and trial.burn_in == 25 for _, trial in blocks)
+    trials = [setup.trial(EMA(0.9), drawn) for _, drawn in blocks]
+    assert all(trial.noise_sd == 1.34 and trial.burn_in == 25 for trial in trials)
     assert len(blocks) == (5 if block < 200 else 3 if block < 300 else 1)
 
 

@@ -1,0 +1,307 @@
+"""The recursive estimators: two pure steps, which loops over streams, floats and arrays all share."""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections import namedtuple
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from estimators._arithmetic import where
+from estimators._base import BaseEstimator
+from estimators._samples import DOUBLE, LARGEST
+from estimators._straight import Straight, straight
+from estimators.results import Run, align
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LONGEST = 2**15
+"""Gains of a start that are kept: a filter that has not settled by then goes on step by step."""
+_LARGEST = float(LARGEST[DOUBLE])
+
+
+class Recursive(BaseEstimator):
+    """An estimator written as two pure steps on its state: time passes, a sample arrives.
+
+    A subclass is a frozen dataclass (``eq=False``) that names its ``State`` and the ``coefficients`` (fields
+    that the steps read) and defines ``predict``, ``correct`` and ``_prior``. The steps use arithmetic,
+    ``where`` and ``toward`` alone, and so serve floats, arrays and the compiled loop. Every field of the
+    state has the shape of the channels.
+    """
+
+    coefficients: ClassVar[tuple[str, ...]]
+    _coefficients_type: ClassVar[type]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "coefficients" in cls.__dict__:
+            given = namedtuple("_coefficients_type", cls.coefficients, module=cls.__module__)  # type: ignore[misc]
+            given.__qualname__ = f"{cls.__qualname__}._coefficients_type"  # found by this name when cached
+            cls._coefficients_type = given
+
+    @staticmethod
+    @abstractmethod
+    def predict(given: Any, state: Any) -> Any:
+        """State after time has passed, before the sample is seen."""
+
+    @staticmethod
+    @abstractmethod
+    def correct(given: Any, state: Any, sample: Any) -> tuple[Any, Any]:
+        """State after a sample has arrived, and the gain that it was given."""
+
+    @abstractmethod
+    def _prior(self) -> Any:
+        """State before any sample, shaped as the parameters."""
+
+    @property
+    def state_bytes(self) -> int:
+        """8 bytes for each field of the state."""
+        return 8 * len(self.State._fields)
+
+    def _start(self, channels: tuple[int, ...]) -> Any:
+        return self.State(
+            *(np.array(np.broadcast_to(np.float64(field), channels)) for field in self._prior())
+        )
+
+    def _step(self, state: Any, sample: Any) -> Any:
+        given = self._given()
+        predicted = self.predict(given, state)
+        present = sample == sample
+        if type(sample) is float:
+            return self.correct(given, predicted, sample)[0] if present else predicted
+        corrected, _ = self.correct(given, predicted, sample)
+        return self.State(*(where(present, new, old) for new, old in zip(corrected, predicted, strict=True)))
+
+    def _filter(self, samples: NDArray[np.float64], start: Any, mean: NDArray[Any]) -> Run:
+        limit, flat = float(LARGEST[mean.dtype]), _Flat.of(self, start, mean.shape)
+        by_stream = _by_stream(samples, mean)
+        fits = mean.flags.f_contiguous if by_stream else mean.flags.c_contiguous
+        target = mean if fits else np.empty(mean.shape, mean.dtype, order="F" if by_stream else "C")
+        with np.errstate(all="ignore"):  # a loop may run uncompiled
+            if by_stream:
+                gains, states, settled = self._schedule(start)
+                loop, settles = flat.loops.streams, settled
+                if mean.ndim == 1:
+                    samples, loop, settles = np.ascontiguousarray(samples), flat.loops.alone, self._settles
+                large = loop(
+                    _read_only(samples.T), flat.given, flat.state, gains, states, target.T, settles, limit
+                )
+            else:
+                rows, means = _flattened(samples, mean.shape), target.reshape(flat.shape)
+                large = flat.loops.rows(rows, flat.given, flat.state, means, None, None, limit)
+        if target is not mean:
+            mean[...] = target
+        return Run(self, samples, start, mean, flat.last(), bool(large))
+
+    def _trace(self, run: Run) -> tuple[NDArray[Any] | None, NDArray[np.float64]]:
+        shape, start, samples = run.mean.shape, run.start, run.samples
+        if self._settles and self._uniform(start) and not np.isnan(samples).any():
+            # The gains of one channel are those of all, and known before any sample is.
+            gains, states, settled = self._schedule(start)
+            if settled:
+                known = np.minimum(np.arange(shape[0]), gains.size - 1)
+                variance = states[self._variance - 1][known] if run.states_variance else None
+                return _spread(variance, shape), _spread(gains[known], shape)
+            samples, start = np.zeros(shape[0]), self.State(*(field.reshape(-1)[0] for field in start))
+            shape = shape[:1]
+        flat = _Flat.of(self, start, shape)
+        rows, mean, gain = (
+            _flattened(samples, shape),
+            np.empty(flat.shape, run.mean.dtype),
+            np.empty(flat.shape),
+        )
+        variances = np.empty(flat.shape, run.mean.dtype) if run.states_variance else None
+        with np.errstate(all="ignore"):
+            flat.loops.rows(rows, flat.given, flat.state, mean, variances, gain, np.inf)
+        variance = None if variances is None else variances.reshape(shape)
+        return _spread(variance, run.mean.shape), _spread(gain.reshape(shape), run.mean.shape)
+
+    def _replay(
+        self, run: Run, z: NDArray[np.float64], initial: NDArray[np.float64], mean: NDArray[np.float64]
+    ) -> None:
+        start = np.where(np.isnan(run.start.mean), np.nan, initial).reshape(-1)
+        gain, rows = _flattened(run.gain, mean.shape), _flattened(z, mean.shape)
+        shape = len(mean), start.size
+        if (
+            gain.ndim == rows.ndim == 1
+            and start.size
+            and np.array_equal(start, start[:1].repeat(start.size), True)
+        ):
+            shape, start = (len(mean), 1), start[:1].copy()  # the same in all channels
+        flat = (
+            mean.reshape(shape)
+            if mean.size == shape[0] * shape[1] and mean.flags.c_contiguous
+            else np.empty(shape)
+        )
+        compiled_loops().replayed()(gain, rows, start, flat)
+        if not np.may_share_memory(flat, mean):
+            mean[...] = _spread(flat[:, 0], mean.shape) if shape[1] == 1 else flat.reshape(mean.shape)
+
+    def _squared_weights(self, run: Run) -> NDArray[np.float64]:
+        gain = _flattened(run.gain, run.mean.shape)
+        shape = run.mean.shape if gain.ndim > 1 else gain.shape
+        gain = gain if gain.ndim > 1 else gain[:, np.newaxis]
+        power = np.empty(gain.shape)
+        compiled_loops().powers()(gain, np.zeros(gain.shape[1]), power)
+        grid = _spread(power.reshape(shape), run.mean.shape)
+        return np.where((grid == 0.0) & np.isnan(run.start.mean), np.nan, grid)
+
+    def _score(
+        self, samples: NDArray[np.float64], target: NDArray[np.float64], state: Any, sums: NDArray[np.float64]
+    ) -> Any:
+        shape = len(samples), *np.shape(state.mean)
+        flat, rows = _Flat.of(self, state, shape), _flattened(samples, shape)
+        targets = _flattened(target, shape)
+        with np.errstate(all="ignore"):
+            flat.loops.score(rows, targets, flat.given, flat.state, tuple(sums), self._settles, _LARGEST)
+        return flat.last()
+
+    def _moved_in_place(self, state: Any, x: Any) -> bool:
+        if type(state) is not self.State or self._parameter_shapes:
+            return False
+        for field in (x, *state):
+            if type(field) is not np.ndarray or field.dtype is not DOUBLE or field.shape != x.shape:
+                return False
+        rows, samples = tuple(state), x
+        if not all(field.flags.writeable for field in rows):
+            return False
+        if x.ndim != 1:
+            if not all(field.flags.c_contiguous for field in rows):
+                return False
+            rows, samples = tuple(field.reshape(-1) for field in rows), x.reshape(-1)
+        loops = loops_of(type(self))
+        return not loops.in_place(samples, self._given_numbers, rows, _LARGEST)
+
+    @cached_property
+    def _given_numbers(self) -> tuple[Any, ...]:
+        return tuple(self._given())
+
+    @cached_property
+    def _straight(self) -> Straight | None:
+        return None if self._parameter_shapes else straight(self, self._given(), _LARGEST)
+
+    @cached_property
+    def _settles(self) -> bool:
+        """Whether gains follow from the gaps alone, so that a gain that has settled stays."""
+        one = self._coefficients_type(*(float(np.ravel(value)[0]) for value in self._given()))
+        traced = straight(self, one, _LARGEST)
+        return traced is not None and traced.settles
+
+    def _uniform(self, start: Any) -> bool:
+        """Whether all channels have the same coefficients and start from the same state, the mean aside."""
+        fields = [np.isnan(start.mean), *start[1:]]
+        return (
+            not any(np.ndim(value) for value in self._given())
+            and np.size(start.mean) > 0
+            and all(
+                np.array_equal(field, np.broadcast_to(np.ravel(field)[0], np.shape(field)))
+                for field in fields
+            )
+        )
+
+    def _schedule(self, start: Any) -> _Schedule:
+        """Gains from a start on where all channels share them, and none elsewhere."""
+        if not (self._settles and self._uniform(start)):
+            return _Schedule(np.empty(0), tuple(np.empty(0) for _ in self.State._fields[1:]), False)
+        fields = tuple(float(np.ravel(field)[0]) for field in start)
+        fields = (0.0 if fields[0] == fields[0] else fields[0], *fields[1:])  # which mean is of no account
+        return _schedule(loops_of(type(self)).settle, tuple(map(float, self._given())), fields)
+
+    @property
+    def _variance(self) -> int:
+        return int(self.State._fields.index("variance"))
+
+    def _given(self) -> Any:
+        return self._coefficients_type(*(getattr(self, name) for name in self.coefficients))
+
+
+class _Schedule(NamedTuple):
+    """Gains from a start on until they have settled, other fields of the state beside them."""
+
+    gains: NDArray[np.float64]
+    states: tuple[NDArray[np.float64], ...]
+    settled: bool
+
+
+@functools.lru_cache(maxsize=64)
+def _schedule(settle: Any, given: tuple[float, ...], start: tuple[float, ...]) -> _Schedule:
+    gains, states = np.empty(LONGEST), tuple(np.empty(LONGEST) for _ in start[1:])
+    with np.errstate(all="ignore"):
+        steps, settled = settle(given, start, gains, states)
+    return _Schedule(gains[:steps].copy(), tuple(field[:steps].copy() for field in states), bool(settled))
+
+
+class _Flat(NamedTuple):
+    """A run as the loops see it: time by channels, coefficients and state as tuples of numbers or rows."""
+
+    loops: Any
+    given: tuple[Any, ...]
+    state: tuple[NDArray[np.float64], ...]
+    shape: tuple[int, int]
+    last: Callable[[], Any]
+    """The state as it is now."""
+
+    @classmethod
+    def of(cls, estimator: Recursive, start: Any, shape: tuple[int, ...]) -> _Flat:
+        """Flatten what a run over results of the given shape needs."""
+        channels = shape[1:]
+        given: tuple[Any, ...] = tuple(np.float64(value) for value in estimator._given())
+        if any(np.ndim(value) for value in given):
+            given = tuple(np.array(np.broadcast_to(value, channels)).reshape(-1) for value in given)
+        state = tuple(np.array(np.broadcast_to(field, channels), np.float64).reshape(-1) for field in start)
+        flat_shape = shape[0], int(np.prod(channels))
+
+        def last() -> Any:
+            return estimator.State(*(field.reshape(channels) for field in state))
+
+        return cls(loops_of(type(estimator)), given, state, flat_shape, last)
+
+
+def loops_of(estimator_class: Any) -> Any:
+    """Loops that inline the steps of a recursive estimator."""
+    return compiled_loops().loops_of(estimator_class)
+
+
+def compiled_loops() -> Any:
+    """Import the compiled loops, and numba with them, when a first stream needs them."""
+    from estimators import _loops
+
+    return _loops
+
+
+def _by_stream(samples: NDArray[np.float64], mean: NDArray[Any]) -> bool:
+    """Whether streams lie one after the other, or there is but one."""
+    if samples.shape != mean.shape or mean.dtype != DOUBLE:
+        return False
+    return samples.ndim == 1 or (
+        samples.ndim == 2 and samples.flags.f_contiguous and not samples.flags.c_contiguous
+    )
+
+
+def _spread(rows: Any, shape: tuple[int, ...]) -> Any:
+    """Give every channel what is known of one, as a view."""
+    if rows is None:
+        return None
+    return np.broadcast_to(rows.reshape(rows.shape + (1,) * (len(shape) - rows.ndim)), shape)
+
+
+def _flattened(values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Flatten channels for a loop: (T, C), or (T,) where every channel of ``shape`` has the same."""
+    if values.ndim == 1 or not any(values.strides[1:]):
+        return _read_only(
+            np.ascontiguousarray(values.reshape(len(values), -1)[:, 0] if values.size else values.ravel())
+        )
+    rows = np.ascontiguousarray(np.broadcast_to(align(values, shape[1:]), shape))
+    return _read_only(rows.reshape(shape[0], int(np.prod(shape[1:]))))
+
+
+def _read_only(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One type for every input, so that loops are compiled once."""
+    view = values.view()
+    view.flags.writeable = False
+    return view

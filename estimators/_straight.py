@@ -1,0 +1,203 @@
+"""A recursion written out for one float: its two steps traced once into a few lines of plain Python.
+
+Calls cost a Python float more than its arithmetic. The steps are run once on names instead of numbers, which
+yields what they compute as expressions; from these come the function behind ``update`` on one float, the one
+behind ``tracker``, and the proof that a gain does not depend on the data, on which the loops look ahead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from estimators._arithmetic import toward
+from estimators.tracker import Tracker
+
+_UPDATE = """\
+def update(state, sample):
+    if type(state) is State:
+        {fields}, = state
+        if type(sample) is float and -limit < sample < limit and {floats}:
+{shared}
+            return new(State, ({results},))
+    return None
+"""
+_TRACKER = """\
+class tracker(Tracker):
+    __slots__ = ("_below", {quoted},)
+
+    def __init__(self, estimator, state, *, on_infinite):
+        self._on_infinite = on_infinite
+        self._started = True
+        self.estimator = estimator
+        self.state = state
+
+    def update(self, sample):
+        below = self._below
+        if type(sample) is float and -below < sample < below:
+            {fields}, = {read},
+{shared}
+            {read}, = {results},
+            return self.field_0
+        return Tracker.update(self, sample)
+
+    @property
+    def state(self):
+        return State({read})
+
+    @state.setter
+    def state(self, state):
+        {read}, = state
+        self._below = limit if {read_floats} else 0.0
+
+    update.__doc__ = Tracker.update.__doc__
+    state.__doc__ = "State after the last sample."
+    __doc__, __name__, __qualname__, __module__ = Tracker.__doc__, "Tracker", "Tracker", Tracker.__module__
+"""
+
+
+class _UntraceableError(Exception):
+    """Raised where a step asks for a number that is not there yet, as in ``if sample > 0``."""
+
+
+class _Expression:
+    """What a step computes from its inputs; equal expressions of one trace are the same object."""
+
+    __slots__ = ("operands", "operator", "trace")
+
+    def __init__(self, trace: _Trace, operator: str, operands: tuple[Any, ...]) -> None:
+        self.trace, self.operator, self.operands = trace, operator, operands
+
+    def __bool__(self) -> bool:
+        raise _UntraceableError
+
+    def _where_(self, chosen: Any, otherwise: Any) -> Any:
+        return self.trace.of("{1} if {0} else {2}", self, chosen, otherwise)
+
+    def __neg__(self) -> _Expression:
+        return self.trace.of("-{0}", self)
+
+    def __abs__(self) -> _Expression:
+        return self.trace.of("abs({0})", self)
+
+    __hash__ = object.__hash__
+
+
+def _binary(sign: str, reflected: bool) -> Callable[[Any, Any], Any]:
+    def apply(self: _Expression, other: Any) -> Any:
+        if not isinstance(other, (int, float, _Expression)):
+            return NotImplemented
+        operands = (other, self) if reflected else (self, other)
+        return self.trace.of(f"{{0}} {sign} {{1}}", *operands)
+
+    return apply
+
+
+for _name, _sign in {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "pow": "**"}.items():
+    setattr(_Expression, f"__{_name}__", _binary(_sign, reflected=False))
+    setattr(_Expression, f"__r{_name}__", _binary(_sign, reflected=True))
+for _name, _sign in {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}.items():
+    setattr(_Expression, f"__{_name}__", _binary(_sign, reflected=False))
+
+
+class _Trace:
+    """Expressions over named inputs, one object for each."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, _Expression] = {}
+
+    def of(self, operator: str, *operands: Any) -> _Expression:
+        key = operator, *((id(o) if isinstance(o, _Expression) else repr(o)) for o in operands)
+        return self._known.setdefault(key, _Expression(self, operator, operands))
+
+    def depends(self, value: Any, inputs: set[str]) -> bool:
+        """Whether the value of one of the inputs matters, beyond whether there is one (x == x)."""
+        if not isinstance(value, _Expression):
+            return False
+        if value.operator == "{0} == {1}" and value.operands[0] is value.operands[1]:
+            return False
+        return value.operator in inputs or any(self.depends(o, inputs) for o in value.operands)
+
+    def written(self, values: tuple[Any, ...]) -> tuple[list[str], list[str]]:
+        """Assignments of what is used more than once, and the text of each value."""
+        uses: dict[int, int] = {}
+
+        def count(value: Any) -> Iterator[_Expression]:
+            if isinstance(value, _Expression) and value.operands:
+                uses[id(value)] = uses.get(id(value), 0) + 1
+                if uses[id(value)] == 1:
+                    for operand in value.operands:
+                        yield from count(operand)
+                    yield value
+
+        ordered = [expression for value in values for expression in count(value)]
+        names: dict[int, str] = {}
+
+        def text(value: Any, whole: bool = False) -> str:
+            if not isinstance(value, _Expression):
+                return repr(value)
+            if id(value) in names:
+                return names[id(value)]
+            inner = value.operator.format(*map(text, value.operands))
+            return inner if whole or not value.operands else f"({inner})"
+
+        assignments = []
+        for expression in ordered:
+            if uses[id(expression)] > 1:
+                assignments.append(f"shared_{len(names)} = {text(expression, whole=True)}")
+                names[id(expression)] = f"shared_{len(names)}"
+        return assignments, [text(value, whole=True) for value in values]
+
+
+@dataclass(frozen=True)
+class Straight:
+    """One setting's recursion in straight lines, and whether its gain is the data's to change."""
+
+    update: Callable[[Any, Any], Any]
+    """update(state, sample): the state after it, None where either is not of plain floats in range."""
+    tracker: type[Tracker]
+    """A tracker whose ``update`` is the recursion itself; what is no plain float goes the common way."""
+    settles: bool
+    """The mean moves by ``toward`` alone; no other field, nor the gain, depends on the samples' values."""
+
+
+def straight(estimator: Any, coefficients: NamedTuple, limit: float) -> Straight | None:
+    """Write out a recursion of plain numbers; None where its steps are more than arithmetic and ``where``."""
+    trace, names = _Trace(), [f"field_{k}" for k in range(len(estimator.State._fields))]
+    fields, sample = [trace.of(name) for name in names], trace.of("sample")
+    try:
+        predicted = estimator.predict(coefficients, estimator.State(*fields))
+        corrected, gain = estimator.correct(coefficients, predicted, sample)
+        results = tuple(corrected)
+        if not all(isinstance(value, (int, float, _Expression)) for value in (*results, gain)):
+            return None
+        moved = toward(fields[0], sample, gain)
+    except (_UntraceableError, TypeError, AttributeError, ArithmeticError):
+        return None
+    rest = (*results[1:], *tuple(predicted)[1:], gain)
+    settles = (
+        predicted[0] is fields[0]
+        and (results[0] is moved)
+        and not any(trace.depends(value, {"field_0", "sample"}) for value in rest)
+    )
+    assignments, texts = trace.written(results)
+    spelled = {
+        "fields": ", ".join(names),
+        "floats": " and ".join(f"type({name}) is float" for name in names),
+        "quoted": ", ".join(map(repr, names)),
+        "read": ", ".join(f"self.{name}" for name in names),
+        "read_floats": " and ".join(f"type(self.{name}) is float" for name in names),
+        "shared": "\n".join(f"            {line}" for line in assignments) or "            pass",
+        "results": ", ".join(texts),
+    }
+    scope: dict[str, Any] = {
+        "State": estimator.State,
+        "Tracker": Tracker,
+        "new": tuple.__new__,
+        "limit": limit,
+    }
+    scope |= {"inf": math.inf, "nan": math.nan}
+    exec(_UPDATE.format(**spelled) + _TRACKER.format(**spelled), scope)
+    return Straight(scope["update"], scope["tracker"], settles)
