@@ -10,44 +10,44 @@ import numpy as np
 from numba.extending import register_jitable
 
 from estimators._compiling import compiled
-from estimators._fields import beyond
 
-TILE_CHANNELS, BLOCK = 64, 1024
+TILE_CHANNELS, BLOCK = 64, 4096
 """Channels and values of a sliding window that are summed at a time, in the nearer caches."""
 
 
 @register_jitable
-def read(rows: Any, samples: Any, limit: Any, marks: Any) -> tuple[Any, Any]:
-    """Copy samples, 0 for missing ones, or 1 for those present; how many are, and how many too large."""
-    present, large = 0, 0
+def read(rows: Any, samples: Any, limits: Any, marks: Any) -> tuple[Any, Any, Any]:
+    """Copy samples, 0 for missing ones, or 1 for present ones; how many are, and exceed each of two limits."""
+    (limit, overflow), present, large, huge = limits, 0, 0, 0
     for i in range(rows.shape[0]):
         sample = samples[i]
         counted = abs(sample) < limit
         rows[i] = (1.0 if marks else sample) if counted else 0.0
         present += counted
         large += abs(sample) >= limit
-    return present, large
+        huge += abs(sample) >= overflow
+    return present, large, huge
 
 
 @register_jitable
 def gathered(
-    rows: Any, past: Any, samples: Any, first: Any, low: Any, width: Any, limit: Any, marks: Any
-) -> tuple[Any, Any]:
+    rows: Any, past: Any, samples: Any, first: Any, low: Any, width: Any, limits: Any, marks: Any
+) -> tuple[Any, Any, Any]:
     """Read rows ``first`` on, of the past where that is negative, of ``width`` channels from ``low`` on."""
     count = rows.shape[0] // width
-    old, present, large = max(0, min(count, -first)), 0, 0
+    old = max(0, min(count, -first))
     if width == samples.shape[1]:  # rows follow each other without a gap: they are one long row
         end = past.shape[0] + first + old
-        present, large = read(rows[: old * width], past[end - old : end].reshape(-1), limit, marks)
+        present, large, huge = read(rows[: old * width], past[end - old : end].reshape(-1), limits, marks)
         newer = samples[first + old : first + count].reshape(-1)
-        more, refused = read(rows[old * width :], newer, limit, marks)
-        return present + more, large + refused
+        found = read(rows[old * width :], newer, limits, marks)
+        return present + found[0], large + found[1], huge + found[2]
+    present, large, huge = 0, 0, 0
     for k in range(count):
         row = past[past.shape[0] + first + k] if k < old else samples[first + k]
-        target = rows[k * width : (k + 1) * width]
-        more, refused = read(target, row[low : low + width], limit, marks)
-        present, large = present + more, large + refused
-    return present, large
+        found = read(rows[k * width : (k + 1) * width], row[low : low + width], limits, marks)
+        present, large, huge = present + found[0], large + found[1], huge + found[2]
+    return present, large, huge
 
 
 @register_jitable
@@ -87,13 +87,14 @@ def window_sums(values: Any, spare: Any, total: Any, window: Any, width: Any) ->
     the samples in its window, the same for every row and channel: nothing runs on, so nothing drifts.
     """
     size, done, digits = 1, 0, window
-    total[:] = 0.0
     while True:
         digit, shift = digits % 4, size * width
         if digit > 0:
             end = values.shape[0] - done * width
             begin = end - total.shape[0]
             second, third = min(1, digit - 1) * shift, min(2, digit - 1) * shift
+            if done == 0:
+                total[:] = 0.0
             added(
                 total,
                 values[begin:end],
@@ -121,12 +122,12 @@ def window_sums(values: Any, spare: Any, total: Any, window: Any, width: Any) ->
 def windowed() -> Callable[..., tuple[bool, bool]]:
     """Compile means over sliding windows; whether a sample was too large, and whether sums might overflow.
 
-    loop(window, past (N, C), samples (T, C), held (C,), mean (T, C), limit, overflow): row t averages what is
-    present among the last N rows of past and samples up to t; an empty window holds the last mean, before the
-    first row ``held``. Sums might overflow where a magnitude is ``overflow`` or more.
+    loop(window, past (N, C), samples (T, C), held (C,), mean (T, C), (limit, overflow)): row t averages what
+    is present among the last N rows of past and samples up to t; an empty window holds the last mean, before
+    the first row ``held``. Sums might overflow where a magnitude is ``overflow`` or more.
     """
 
-    def loop(window: Any, past: Any, samples: Any, held: Any, mean: Any, limit: Any, overflow: Any) -> Any:
+    def loop(window: Any, past: Any, samples: Any, held: Any, mean: Any, limits: Any) -> Any:
         steps, channels = samples.shape
         large, huge = 0, 0
         width = max(1, min(channels, TILE_CHANNELS))
@@ -141,9 +142,8 @@ def windowed() -> Callable[..., tuple[bool, bool]]:
                 rows = min(block, steps - begin)
                 size, first = (window - 1 + rows) * own, begin - (window - 1)
                 total = totals[: rows * own]
-                present, refused = gathered(values[:size], past, samples, first, low, own, limit, False)
-                large += refused
-                huge += beyond(values[:size], overflow)
+                found = gathered(values[:size], past, samples, first, low, own, limits, False)
+                present, large, huge = found[0], large + found[1], huge + found[2]
                 window_sums(values[:size], spare[:size], total, window, own)
                 if present == size:
                     if own == channels:
@@ -155,7 +155,7 @@ def windowed() -> Callable[..., tuple[bool, bool]]:
                     continue
                 if there.shape[0] == 0:
                     there, also, counts = np.empty_like(values), np.empty_like(values), np.empty_like(totals)
-                gathered(there[:size], past, samples, first, low, own, limit, True)
+                gathered(there[:size], past, samples, first, low, own, limits, True)
                 window_sums(there[:size], also[:size], counts[: rows * own], window, own)
                 for t in range(rows):
                     row = mean[begin + t, low : low + own]

@@ -36,7 +36,9 @@ class MovingAverage(BaseEstimator):
     """Mean of the last ``window`` samples, of those there are until it is full.
 
     window: int >= 1, ValueError otherwise; it never broadcasts. A missing sample leaves its slot empty; the
-    mean is over the samples present, and an empty window holds the last mean.
+    mean is over the samples present, and an empty window holds the last mean. Means of arrays and streams are
+    sums over trees of depth log2 N: their error is at most about (log2 N + 2) / 2 ulp of the largest sample
+    in the window (Higham 1993, SIAM J. Sci. Comput. 14, eq. 3.6), and in practice rarely above 1.
     """
 
     window: int
@@ -234,13 +236,13 @@ class MovingAverage(BaseEstimator):
         limit, windowed = float(LARGEST[mean.dtype]), sliding_means()
         samples = np.ascontiguousarray(rows).reshape(shape).view()
         samples.flags.writeable = False
-        large, overflows = windowed(self.window, past, samples, held.copy(), target, limit, _LARGE)
+        large, overflows = windowed(self.window, past, samples, held.copy(), target, (limit, _LARGE))
         if overflows:  # the channels concerned, in smaller units
             present = np.where(np.abs(samples) < limit, samples, np.nan)
             largest = np.fmax.reduce(np.abs(np.concatenate([past, present])), axis=0, initial=0.0)
             scale = np.where(largest < _LARGE, 1.0, _SCALE)
             means = np.empty(shape)
-            windowed(self.window, past * scale, present * scale, held * scale, means, limit, np.inf)
+            windowed(self.window, past * scale, present * scale, held * scale, means, (limit, np.inf))
             target[...] = means / scale
         if target.base is not mean and target is not mean:
             mean[...] = target.reshape(mean.shape)

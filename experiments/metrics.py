@@ -75,8 +75,9 @@ class Trial:
 
         A linear estimator's map is that of every run with the same gaps.
         """
-        run = self.run
-        if Trait.LINEAR not in self.estimator.traits:
+        if Trait.LINEAR in self.estimator.traits:
+            run = self.run
+        else:
             run = self.estimator.filter(self.drawn.noise + added[:, np.newaxis])
         return np.asarray(run.replay(added[:, np.newaxis], 0.0))
 

@@ -307,7 +307,7 @@ def test_scoring_keeps_no_estimates() -> None:
             {"x": np.zeros((5, 2)), "truth": np.zeros(4)},
             r"truth has shape \(4,\); it must be \(T,\) or \(5, 2\)",
         ),
-        ({"x": np.zeros(5), "truth": np.zeros((5, 3))), r"truth has shape \(5, 3\)"},
+        ({"x": np.zeros(5), "truth": np.zeros((5, 3))}, r"truth has shape \(5, 3\)"),
         ({"x": np.zeros(5), "skip": -1}, "skip=-1"),
         ({"x": np.array([0.0, np.inf])}, "infinity at index 1"),
     ],

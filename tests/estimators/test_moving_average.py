@@ -151,7 +151,7 @@ def test_no_drift_over_a_hundred_million_samples() -> None:
         state = out.state
         for t in (chunk - 1, chunk - 777, 500_000, 999):
             exact_mean = math.fsum(x[t - 999 : t + 1]) / 1000
-            assert abs(out.mean[t] - exact_mean) <= np.spacing(1e3)
+            assert abs(out.mean[t] - exact_mean) <= 4 * np.spacing(1e3)
     assert state.mean == out.mean[-1]
 
 
