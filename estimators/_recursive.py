@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from abc import abstractmethod
 from collections import namedtuple
 from collections.abc import Callable
@@ -14,11 +15,12 @@ import numpy as np
 from estimators._arithmetic import where
 from estimators._base import BaseEstimator
 from estimators._samples import DOUBLE, LARGEST
-from estimators._straight import Straight, straight
 from estimators.results import Run, align
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from estimators._straight import Straight
 
 LONGEST = 2**15
 """Gains of a start that are kept: a filter that has not settled by then goes on step by step."""
@@ -179,38 +181,39 @@ class Recursive(BaseEstimator):
 
     @cached_property
     def _given_numbers(self) -> tuple[Any, ...]:
-        return tuple(self._given())
+        return tuple(value if np.ndim(value) else float(value) for value in self._given())
+
+    @cached_property
+    def _shared(self) -> bool:
+        """Whether all channels have the same coefficients."""
+        return not any(np.ndim(value) for value in self._given_numbers)
 
     @cached_property
     def _straight(self) -> Straight | None:
-        return None if self._parameter_shapes else straight(self, self._given(), _LARGEST)
+        return None if self._parameter_shapes else _traced(self, self._given())
 
     @cached_property
     def _settles(self) -> bool:
         """Whether gains follow from the gaps alone, so that a gain that has settled stays."""
         one = self._coefficients_type(*(float(np.ravel(value)[0]) for value in self._given()))
-        traced = straight(self, one, _LARGEST)
+        traced = _traced(self, one)
         return traced is not None and traced.settles
 
     def _uniform(self, start: Any) -> bool:
         """Whether all channels have the same coefficients and start from the same state, the mean aside."""
-        fields = [np.isnan(start.mean), *start[1:]]
-        return (
-            not any(np.ndim(value) for value in self._given())
-            and np.size(start.mean) > 0
-            and all(
-                np.array_equal(field, np.broadcast_to(np.ravel(field)[0], np.shape(field)))
-                for field in fields
-            )
-        )
+        if not self._shared or start.mean.size <= 1:
+            return self._shared and start.mean.size == 1
+        return all(bool(np.all(field == field.flat[0])) for field in (np.isnan(start.mean), *start[1:]))
 
     def _schedule(self, start: Any) -> _Schedule:
         """Gains from a start on where all channels share them, and none elsewhere."""
         if not (self._settles and self._uniform(start)):
             return _Schedule(np.empty(0), tuple(np.empty(0) for _ in self.State._fields[1:]), False)
-        fields = tuple(float(np.ravel(field)[0]) for field in start)
-        fields = (0.0 if fields[0] == fields[0] else fields[0], *fields[1:])  # which mean is of no account
-        return _schedule(loops_of(type(self)).settle, tuple(map(float, self._given())), fields)
+        mean, *rest = (float(np.ravel(field)[0]) for field in start)
+        known = (
+            0.0 if mean == mean else math.nan
+        )  # which mean is of no account; the one NaN equals itself as a key
+        return _schedule(loops_of(type(self)).settle, self._given_numbers, (known, *rest))
 
     @property
     def _variance(self) -> int:
@@ -250,16 +253,25 @@ class _Flat(NamedTuple):
     def of(cls, estimator: Recursive, start: Any, shape: tuple[int, ...]) -> _Flat:
         """Flatten what a run over results of the given shape needs."""
         channels = shape[1:]
-        given: tuple[Any, ...] = tuple(np.float64(value) for value in estimator._given())
-        if any(np.ndim(value) for value in given):
-            given = tuple(np.array(np.broadcast_to(value, channels)).reshape(-1) for value in given)
+        given = estimator._given_numbers
+        if not estimator._shared:
+            given = tuple(
+                np.array(np.broadcast_to(np.float64(value), channels)).reshape(-1) for value in given
+            )
         state = tuple(np.array(np.broadcast_to(field, channels), np.float64).reshape(-1) for field in start)
-        flat_shape = shape[0], int(np.prod(channels))
+        flat_shape = shape[0], math.prod(channels)
 
         def last() -> Any:
             return estimator.State(*(field.reshape(channels) for field in state))
 
         return cls(loops_of(type(estimator)), given, state, flat_shape, last)
+
+
+def _traced(estimator: Recursive, coefficients: Any) -> Straight | None:
+    """Write the steps out for one float; imported when first needed."""
+    from estimators._straight import straight
+
+    return straight(estimator, coefficients, _LARGEST)
 
 
 def loops_of(estimator_class: Any) -> Any:

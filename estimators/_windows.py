@@ -17,7 +17,7 @@ TILE_CHANNELS, BLOCK = 64, 4096
 
 @register_jitable
 def read(rows: Any, samples: Any, limits: Any, marks: Any) -> tuple[Any, Any, Any]:
-    """Copy samples, 0 for missing ones, or 1 for present ones; how many are, and exceed each of two limits."""
+    """Copy samples, 0 for missing ones, or 1 for present ones; how many are, and reach each of two limits."""
     (limit, overflow), present, large, huge = limits, 0, 0, 0
     for i in range(rows.shape[0]):
         sample = samples[i]

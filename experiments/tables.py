@@ -95,7 +95,7 @@ def markdown(summary: pd.DataFrame, columns: Sequence[Column]) -> str:
         own = summary[(summary["estimator"] == estimator)].set_index("metric")
         cells = [_cell(own.loc[c.metric]) if c.metric in own.index else "-" for c in shown]
         lines.append([estimator, parameters, *cells])
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def differences(summary: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
@@ -164,18 +164,19 @@ def quantity(value: float, half: float) -> str:
     return f"{value:.{decimals}f} ± {half:.{decimals}f}"
 
 
-def _aligned(lines: Sequence[Iterable[str]]) -> str:
+def aligned(lines: Sequence[Iterable[str]], texts: int = 2) -> str:
+    """Aligned Markdown, the first line a header: so many columns to the left, the others to the right."""
     rows = [list(line) for line in lines]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    texts = [i < 2 for i in range(len(widths))]
+    left = [i < texts for i in range(len(widths))]
     pad = [
         [
             cell.ljust(width) if text else cell.rjust(width)
-            for cell, width, text in zip(row, widths, texts, strict=True)
+            for cell, width, text in zip(row, widths, left, strict=True)
         ]
         for row in rows
     ]
     rule = [
-        "-" * width if text else "-" * (width - 1) + ":" for width, text in zip(widths, texts, strict=True)
+        "-" * width if text else "-" * (width - 1) + ":" for width, text in zip(widths, left, strict=True)
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in [pad[0], rule, *pad[1:]])

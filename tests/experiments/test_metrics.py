@@ -156,7 +156,7 @@ def test_settling_of_an_ema_is_where_its_step_response_says(beta: float) -> None
 
 
 def test_lag_and_settling_run_on_noise_with_a_ramp_and_a_step_of_the_stated_size() -> None:
-    # Linear filters do not show the size, and keep their map; one whose gain depends on the samples would not.
+    # A linear filter keeps its map, whatever the size; one whose gain depends on the samples would not.
     seen: list[Any] = []
 
     class Spied(EMA):

@@ -1,0 +1,357 @@
+"""The contests of the cost experiment: who does the same work on the same samples, at which size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from estimators import EMA, DebiasedEMA, Kalman, MovingAverage
+from experiments import peers
+from experiments.peers import BETA, WINDOW, Contest, Contestant, Q, R
+from experiments.script import numpy_job, pandas_job
+from experiments.streams import Array
+
+OURS: dict[str, Any] = {
+    "ema": EMA(BETA, initial=None),
+    "debiased_ema": DebiasedEMA(BETA),
+    "kalman": Kalman(Q, R),
+    "moving_average": MovingAverage(WINDOW),
+}
+
+
+def noise(*shape: int, missing: float = 0.0) -> Array:
+    """White noise with a share of gaps, the same at every run."""
+    rng = np.random.default_rng(0)
+    samples: Array = rng.standard_normal(shape)
+    if missing:
+        samples[rng.random(shape) < missing] = np.nan
+    return samples
+
+
+def one_stream(sized: Callable[[int], int]) -> Iterator[Contest]:
+    """One stream in memory, of a million samples and of thirty million; slow peers at twenty thousand."""
+    million, few = sized(1_000_000), sized(20_000)
+    x, short = noise(million), noise(few)
+
+    def contestant(name: str, make: Any, *given: Any, samples: Array = x, **settings: Any) -> Contestant:
+        return Contestant(name, lambda: make(*given), len(samples), **settings)
+
+    def mine(name: str, samples: Array = x, **settings: Any) -> Contestant:
+        return contestant(name, peers.ours, OURS[name], samples, samples=samples, **settings)
+
+    yield Contest(
+        f"EMA, T = {million:,}",
+        [
+            mine("ema"),
+            contestant("copy", peers.copy, x, tolerance=None),
+            contestant("scipy lfilter", peers.lfilter, x),
+            contestant("pandas ewm", peers.pandas_ewm, x, False, needs=["pandas"]),
+            contestant("polars ewm_mean", peers.polars_ewm, x, False, needs=["polars"]),
+            mine("debiased_ema", tolerance=None),
+            mine("kalman", tolerance=None),
+        ],
+    )
+    yield Contest(
+        f"debiased EMA, T = {million:,}",
+        [
+            mine("debiased_ema"),
+            contestant("pandas ewm, adjusted", peers.pandas_ewm, x, True, needs=["pandas"]),
+            contestant("polars ewm_mean, adjusted", peers.polars_ewm, x, True, needs=["polars"]),
+        ],
+    )
+    yield Contest(
+        f"Kalman, T = {million:,}",
+        [mine("kalman"), contestant("compiled covariance loop", peers.covariance_loop, x)],
+    )
+    yield Contest(
+        f"Kalman, T = {few:,}",
+        [
+            mine("kalman", short),
+            contestant(
+                "statsmodels",
+                peers.statsmodels_filter,
+                short,
+                samples=short,
+                needs=["statsmodels"],
+                tolerance=1e-6,
+            ),
+            contestant("filterpy", peers.filterpy_kalman, short, samples=short, needs=["filterpy"]),
+            contestant(
+                "simdkalman",
+                peers.simdkalman_filter,
+                short,
+                samples=short,
+                needs=["simdkalman"],
+                tolerance=1e-7,
+            ),
+            contestant(
+                "pykalman", peers.pykalman_filter, short, samples=short, needs=["pykalman"], tolerance=1e-7
+            ),
+        ],
+    )
+    yield Contest(
+        f"moving average of {WINDOW}, T = {million:,}",
+        [
+            mine("moving_average"),
+            contestant("compiled running sum", peers.running_sum, x),
+            contestant("bottleneck move_mean", peers.bottleneck_mean, x, needs=["bottleneck"]),
+            contestant("pandas rolling", peers.pandas_rolling, x, needs=["pandas"]),
+            contestant("polars rolling_mean", peers.polars_rolling, x, needs=["polars"]),
+        ],
+    )
+    long = noise(sized(30_000_000))
+    yield Contest(
+        f"EMA, T = {len(long):,}, by itself",
+        [mine("ema", long), contestant("copy", peers.copy, long, samples=long, tolerance=None)],
+    )
+
+
+def channels(sized: Callable[[int], int]) -> Iterator[Contest]:
+    """Many channels: wide, very wide, and streams that lie one after the other."""
+    for steps, width in ((sized(10_000), 1_000), (1_000, sized(100_000))):
+        x, gaps = noise(steps, width), noise(steps, width, missing=0.01)
+        slice_of = np.ascontiguousarray(x[:, : min(width, 2_000)])
+        few = np.ascontiguousarray(x[: min(steps, 500), : min(width, 500)])
+        size = f"({steps:,}, {width:,})"
+        yield Contest(
+            f"EMA, {size}",
+            [
+                Contestant("ema", partial(peers.ours, OURS["ema"], x), x.size),
+                Contestant("copy", partial(peers.copy, x), x.size, tolerance=None),
+                Contestant("kalman", partial(peers.ours, OURS["kalman"], x), x.size, tolerance=None),
+                Contestant(
+                    "kalman, 1 % missing",
+                    partial(peers.ours, OURS["kalman"], gaps),
+                    x.size,
+                    tolerance=None,
+                ),
+                Contestant(
+                    "debiased_ema", partial(peers.ours, OURS["debiased_ema"], x), x.size, tolerance=None
+                ),
+            ],
+        )
+        yield Contest(
+            f"EMA, {size}, {slice_of.shape[1]:,} channels of it",
+            [
+                Contestant("ema", partial(peers.ours, OURS["ema"], slice_of), slice_of.size),
+                Contestant("scipy lfilter", partial(peers.lfilter, slice_of), slice_of.size),
+                Contestant(
+                    "pandas ewm", partial(peers.pandas_ewm, slice_of, False), slice_of.size, ["pandas"]
+                ),
+            ],
+        )
+        yield Contest(
+            f"Kalman, {few.shape} of {size}",
+            [
+                Contestant("kalman", partial(peers.ours, OURS["kalman"], few), few.size),
+                Contestant(
+                    "simdkalman", partial(peers.simdkalman_filter, few), few.size, ["simdkalman"], 1e-7
+                ),
+            ],
+        )
+        yield Contest(
+            f"moving average of {WINDOW}, {size}, {slice_of.shape[1]:,} channels of it",
+            [
+                Contestant(
+                    "moving_average", partial(peers.ours, OURS["moving_average"], slice_of), slice_of.size
+                ),
+                Contestant(
+                    "bottleneck move_mean",
+                    partial(peers.bottleneck_mean, slice_of),
+                    slice_of.size,
+                    ["bottleneck"],
+                ),
+            ],
+        )
+    rows = noise(200, sized(10_000)).T
+    yield Contest(
+        f"streams one after the other, ({rows.shape[1]:,}, {rows.shape[0]:,})",
+        [
+            Contestant("ema", lambda: peers.ours(OURS["ema"], rows), rows.size),
+            Contestant("kalman", lambda: peers.ours(OURS["kalman"], rows), rows.size, tolerance=None),
+            Contestant("copy", lambda: peers.copy(np.ascontiguousarray(rows.T)), rows.size, tolerance=None),
+        ],
+    )
+
+
+def parameters(sized: Callable[[int], int]) -> Iterator[Contest]:
+    """256 settings on one stream, reduced to bias and RMSE: nothing is kept per sample."""
+    steps, count = sized(100_000), 256
+    x, level = noise(steps), np.zeros(steps)
+    betas = 1.0 - np.geomspace(0.5, 1e-3, count)
+    some, short = betas[:: count // 8], slice(0, max(2, steps // 20))
+
+    def scored(estimator: Any) -> Callable[[], Any]:
+        return lambda: estimator.score(x, level).rmse
+
+    name = f"settings, {count} on T = {steps:,}"
+    yield Contest(
+        name,
+        [
+            Contestant("ema", lambda: scored(EMA(betas)), steps * count),
+            Contestant(
+                "kalman, of the same betas",
+                lambda: scored(Kalman.from_beta(betas)),
+                steps * count,
+                tolerance=None,
+            ),
+            Contestant(
+                "kalman, K of 0.1 to 0.5",
+                lambda: scored(Kalman.from_beta(1.0 - np.geomspace(0.5, 0.1, count))),
+                steps * count,
+                tolerance=None,
+            ),
+        ],
+    )
+    yield Contest(
+        f"settings, {len(some)} of {count}",
+        [
+            Contestant("ema", lambda: lambda: EMA(betas).score(x, level).rmse[:: count // 8], steps * count),
+            Contestant(
+                "scipy lfilter and numpy", lambda: peers.sweep_lfilter(some, x, level), steps * len(some)
+            ),
+            Contestant(
+                "pandas ewm and numpy",
+                lambda: peers.sweep_pandas(some, x, level),
+                steps * len(some),
+                ["pandas"],
+            ),
+        ],
+    )
+    yield Contest(
+        f"settings, {count} on {len(x[short]):,} samples of it",
+        [
+            Contestant(
+                "ema", lambda: lambda: EMA(betas).score(x[short], level[short]).rmse, len(x[short]) * count
+            ),
+            Contestant(
+                "numpy over settings",
+                lambda: peers.sweep_numpy(betas, x[short], level[short]),
+                len(x[short]) * count,
+            ),
+        ],
+    )
+
+
+class Floor:
+    """The least that a method can cost."""
+
+    def update(self, sample: float) -> float:
+        """Give the sample back."""
+        return sample
+
+
+def one_sample(sized: Callable[[int], int]) -> Iterator[Contest]:
+    """One float at a time, and one sample of many channels in place."""
+    floats = [float(value) for value in noise(sized(20_000))]
+    few = floats[: max(2, len(floats) // 20)]
+
+    def stepper(
+        name: str, make: Callable[[], Callable[[float], Any]], *needs: str, samples: Any = floats
+    ) -> Contestant:
+        return Contestant(name, lambda: peers.each(make(), samples), len(samples), needs, None)
+
+    yield Contest(
+        "one float",
+        [
+            stepper("empty method", lambda: Floor().update),
+            stepper("ema, tracker", lambda: EMA(BETA).tracker().update),
+            stepper("kalman, tracker", lambda: Kalman(Q, R).tracker().update),
+            Contestant(
+                "ema, pure update", lambda: peers.stepped(EMA(BETA), floats), len(floats), tolerance=None
+            ),
+            Contestant(
+                "kalman, pure update",
+                lambda: peers.stepped(Kalman(Q, R), floats),
+                len(floats),
+                tolerance=None,
+            ),
+            stepper("river EWMean", peers.river_mean, "river"),
+            stepper("filterpy KalmanFilter", peers.filterpy_step, "filterpy", samples=few),
+        ],
+    )
+    for width in (1_000, sized(1_000_000)):
+        x = noise(width)
+
+        def in_place(estimator: Any, x: Array = x) -> Callable[[], Any]:
+            state = estimator.init(x)
+            return lambda: estimator.update(state, x, out=state)
+
+        calls = max(1, 100_000 // width)
+
+        def many(
+            make: Callable[[], Callable[[], Any]], calls: int = calls
+        ) -> Callable[[], Callable[[], Any]]:
+            def made() -> Callable[[], Any]:
+                call = make()
+
+                def repeated() -> None:
+                    for _ in range(calls):
+                        call()
+
+                return repeated
+
+            return made
+
+        yield Contest(
+            f"update in place, {width:,} floats",
+            [
+                Contestant("ema", many(lambda: in_place(EMA(BETA))), width * calls, tolerance=None),
+                Contestant("kalman", many(lambda: in_place(Kalman(Q, R))), width * calls, tolerance=None),
+                Contestant("torch lerp_", many(partial(peers.torch_lerp, x)), width * calls, ["torch"], None),
+                Contestant("copy", many(partial(peers.copy, x)), width * calls, tolerance=None),
+            ],
+        )
+
+
+def job(sized: Callable[[int], int]) -> Iterator[Contest]:
+    """The compare job: four estimators on 200 repetitions of 10,000 samples, drawing included."""
+    from experiments.compare import measured
+    from experiments.job import Job
+    from experiments.metrics import WITH_TRUTH
+
+    steps, repetitions = sized(10_000), 200 if sized(10_000) == 10_000 else 4
+    overrides = [f"seeds={repetitions}", f"stream.steps={steps}"]
+    setup = Job.of(overrides).setup
+    some = max(2, repetitions // 10)
+
+    def printed() -> None:
+        for _, drawn in setup.blocks():
+            for estimator in setup.estimators.values():
+                trial = setup.trial(estimator, drawn)
+                for group in WITH_TRUTH:
+                    list(group(trial))
+
+    of_all = 4 * steps * repetitions
+    yield Contest(
+        f"the compare job, {repetitions} x {steps:,} x 4",
+        [
+            Contestant("kalmean, the printed metrics", lambda: printed, of_all, tolerance=None),
+            Contestant("kalmean, all metrics", lambda: lambda: measured(setup), of_all, tolerance=None),
+            Contestant(
+                "numpy and scipy, the printed ones",
+                lambda: lambda: numpy_job(setup, range(repetitions)),
+                of_all,
+                tolerance=None,
+            ),
+            Contestant(
+                "a plain pandas script, the printed ones",
+                lambda: lambda: pandas_job(setup, range(some)),
+                4 * steps * some,
+                ["pandas"],
+                None,
+            ),
+        ],
+    )
+
+
+WORKLOADS: dict[str, Callable[[Callable[[int], int]], Iterator[Contest]]] = {
+    "one_stream": one_stream,
+    "channels": channels,
+    "parameters": parameters,
+    "one_sample": one_sample,
+    "job": job,
+}

@@ -1,0 +1,141 @@
+"""Contests are fair: equal work, checked before it is timed; goals are judged by their figures."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import cost, script, workloads
+from experiments.__main__ import main
+from experiments.compare import measured
+from experiments.goals import GOALS, Goal
+from experiments.job import Job
+from experiments.peers import Contest, Contestant
+
+SMALL = ["experiment=cost", "experiment.scale=0.0005", "experiment.rounds=2"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    output = tmp_path_factory.mktemp("cost")
+    assert main([*SMALL, f"output={output}"]) == 0
+    (folder,) = (output / "runs").iterdir()
+    return SimpleNamespace(folder=folder, table=pd.read_csv(folder / "table.csv"))
+
+
+def answer(name: str, value: Any, **settings: Any) -> Contestant:
+    return Contestant(name, lambda: lambda: value, 10, **settings)
+
+
+def test_the_table_is_long_and_the_summary_gives_medians(small: Any) -> None:
+    table = small.table
+    assert list(table.columns) == [
+        "experiment", "estimator", "parameters", "stream", "seed", "metric", "value", "unit", "status",
+    ]  # fmt: skip
+    assert (table["status"] == "ok").all()
+    times = table[table["metric"] == "time"]
+    assert set(times["seed"]) == {0, 1}
+    ratios = table[table["metric"] == "ratio"]
+    firsts = times.groupby("stream", sort=False)["estimator"].first()
+    of_first = ratios[ratios["estimator"] == ratios["stream"].map(firsts)]
+    assert (of_first["value"] == 1.0).all()
+    summary = pd.read_csv(small.folder / "summary.csv")
+    row = summary[(summary["stream"] == "one float") & (summary["metric"] == "time")].iloc[0]
+    own = times[(times["stream"] == "one float") & (times["estimator"] == row["estimator"])]["value"]
+    assert row["median"] == pytest.approx(own.median())
+    assert (row["low"], row["high"]) == (own.min(), own.max())
+
+
+def test_everything_asked_for_is_in_the_report(small: Any) -> None:
+    text = (small.folder / "summary.md").read_text(encoding="utf-8")
+    for name in ("scipy lfilter", "pandas ewm", "filterpy", "empty method", "the compare job", "limits"):
+        assert name in text
+    for goal in GOALS:
+        assert goal.what in text
+    assert (small.folder / "figures" / "cost.png").stat().st_size > 10_000
+    assert "stated at scale 1; this run has 0.0005" in text
+
+
+def test_a_wrong_answer_is_refused_before_anything_is_timed() -> None:
+    wrong = np.array([1.0, 1.0, 1.1])
+    contest = Contest("sums", [answer("ours", np.ones(3)), answer("theirs", wrong)])
+    with pytest.raises(
+        ValueError, match=r"sums: theirs differs from ours by 1\.0e-01; at most 1e-09 is allowed"
+    ):
+        cost.split(contest)
+    nothing = Contest("sums", [answer("ours", np.ones(3)), answer("theirs", np.full(3, np.nan))])
+    with pytest.raises(ValueError, match="theirs differs from ours by nan"):
+        cost.split(nothing)
+
+
+def test_who_is_absent_is_named_and_skipped(monkeypatch: pytest.MonkeyPatch, kalmean: Any) -> None:
+    def only(sized: Any) -> Any:
+        theirs = answer("theirs", np.ones(3), needs=["no_such_package"])
+        yield Contest("ones", [answer("ours", np.ones(3)), theirs])
+
+    monkeypatch.setitem(workloads.WORKLOADS, "one_stream", only)
+    ran = kalmean(*SMALL, "experiment.workloads=[one_stream]")
+    assert set(ran.table.loc[ran.table["stream"] == "ones", "estimator"]) == {"ours"}
+    text = (ran.folder / "summary.md").read_text(encoding="utf-8")
+    assert "- theirs in ones: no_such_package is absent" in text
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "met"),
+    [
+        (Goal("speed", "a", "them", 2.0, at_least=True), 3.0, True),
+        (Goal("speed", "a", "them", 3.5, at_least=True), 3.0, False),
+        (Goal("cost", "a", "them", 0.4, inverse=True), 1.0 / 3.0, True),
+        (Goal("cost", "a", "them", 2.0, over="others"), 1.5, True),
+        (Goal("cost", "b", "them", 2.0), None, False),
+        (Goal("cost", "a", "nobody", 2.0), None, False),
+    ],
+)
+def test_a_verdict_follows_from_the_figure(goal: Goal, value: float | None, met: bool) -> None:
+    summary = pd.DataFrame(
+        {"stream": "a, T = 10", "estimator": ["them", "others"], "metric": "ratio", "median": [3.0, 2.0]}
+    )
+    assert goal.reached(summary) == (None if value is None else pytest.approx(value))
+    if value is not None:
+        assert goal.met(value) is met
+
+
+def test_every_contest_of_the_goals_exists_at_full_size() -> None:
+    """At scale 1, without preparing anything."""
+    names: list[str] = ["moving average", "settings", "growth", "chunks", "start-up"]
+    sized = cost.Parameters(scale=0.0005).sized
+    for workload in workloads.WORKLOADS.values():
+        names += [contest.name for contest in workload(sized)]
+    for goal in GOALS:
+        pattern = pd.Series(names).str.match(goal.contest)
+        if "in place, many" not in goal.what and r"\(" not in goal.contest:  # named by sizes
+            assert pattern.any(), goal
+
+
+@pytest.mark.parametrize("job", [script.numpy_job, script.pandas_job])
+def test_the_scripts_of_the_job_give_its_numbers(job: Any) -> None:
+    setup = Job.of(["seeds=3", "stream.steps=3000"]).setup
+    table = measured(setup)[0]
+    found = job(setup, range(3))
+    for name, values in found.items():
+        for metric, row in zip(script.METRICS, values, strict=True):
+            of = table[(table["estimator"] == name) & (table["metric"] == metric)]
+            if len(of):
+                np.testing.assert_allclose(row, of["value"], rtol=1e-7, err_msg=f"{name} {metric}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("experiment.rounds=0", "experiment.rounds=0 is not valid; it must be an int >= 1"),
+        ("experiment.scale=0", "experiment.scale=0.0 is not valid; it must be in (0, 1]"),
+        ("experiment.workloads=[none]", "experiment.workloads=none is not valid; it must be of one_stream"),
+        ("tune=rmse", "experiment=cost has settings of its own; leave match and tune at none"),
+    ],
+)
+def test_what_is_refused(setting: str, message: str, refused: Any) -> None:
+    assert refused("experiment=cost", setting).startswith(message)
