@@ -157,11 +157,11 @@ class FilterResult:
         """
         from estimators._samples import DOUBLE, as_sample, as_stream, checked_out, settle_infinity
 
-        other = settle_infinity(as_stream(z, name="z")[0], "raise", DOUBLE, "z")
-        run = self._run
+        run, (other, _) = self._run, as_stream(z, name="z")
         if other.shape[0] != run.mean.shape[0]:
             raise ValueError(f"z has {other.shape[0]} samples; this run had {run.mean.shape[0]}")
         before = as_sample(initial)
+        settle_infinity(other, "raise", DOUBLE, "z")
         try:
             other = np.broadcast_to(align(other, run.channels), run.mean.shape)
             start = np.broadcast_to(np.asarray(before), run.channels)
@@ -170,7 +170,8 @@ class FilterResult:
                 f"z of shape {other.shape} and initial of shape {np.shape(initial)} "
                 f"must broadcast to (T, *channels) = {run.mean.shape}"
             ) from error
-        if np.any(np.isnan(other) & ~np.isnan(run.aligned_samples)):
+        gaps = np.isnan(other)
+        if gaps.any() and np.any(gaps & ~np.isnan(run.aligned_samples)):
             raise ValueError("z is missing where this run had a sample; replay needs a value there")
         mean = np.empty(run.mean.shape) if out is None else checked_out(out, run.mean.shape, DOUBLE)
         if out is not None and np.may_share_memory(mean, other):

@@ -92,6 +92,8 @@ def split(contest: Contest) -> tuple[list[tuple[Contestant, Callable[[], Any]]],
             call()
             continue
         got = np.asarray(call(), dtype=np.float64)
+        if got.shape != want.shape:
+            raise ValueError(f"{contest.name}: {contestant.name} gives {got.shape} instead of {want.shape}")
         largest = float(np.max(np.abs(got - want))) / float(np.max(np.abs(want)))
         if not largest <= contestant.tolerance:
             raise ValueError(
@@ -139,7 +141,8 @@ def _text(summary: pd.DataFrame, skipped: Sequence[str], chosen: Parameters) -> 
         f"cost: medians of {chosen.rounds} rounds, contestants in turn, in one process and on one thread.\n"
         f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, "
         f"{', '.join(versions)}.\n"
-        "Times differ from run to run and from machine to machine; compare ratios.",
+        "Times differ from run to run and from machine to machine; compare ratios. Of one float, the loop\n"
+        "that calls is part of each time, the empty method's too.",
         *(_contest(summary, name) for name in summary.loc[summary["metric"] == "ratio", "stream"].unique()),
         "What else was measured:",
         _others(summary),
@@ -163,7 +166,7 @@ def _contest(summary: pd.DataFrame, name: str) -> str:
 
 
 def _others(summary: pd.DataFrame) -> str:
-    rows = summary[~summary["metric"].isin(["time", "ratio"]) & (summary["stream"] != "growth")]
+    rows = summary[~summary["metric"].str.match("time$|ratio$|at ")]
     lines = [["what", "of", "median", "unit"]]
     for of, who, metric, median, unit in rows[["stream", "estimator", "metric", "median", "unit"]].to_numpy():
         lines.append([f"{of}: {metric}", who, f"{median:.4g}", unit])
@@ -193,7 +196,7 @@ def _figure(summary: pd.DataFrame) -> Any:
         figure, axes = pyplot.subplots(1, 2, figsize=(9.0, 3.4), sharey=True)
         for axis, what, label in (
             (axes[0], "T", "samples of one stream"),
-            (axes[1], "C", "channels of (T, C), T C = 10⁷"),
+            (axes[1], "C", "channels, of the same number of samples"),
         ):
             for index, (who, own) in enumerate(
                 rows[rows["metric"].str.contains(f" {what}=")].groupby("estimator", sort=False)

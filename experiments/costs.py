@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from estimators import EMA, Kalman, MovingAverage
-from experiments.peers import Q, R, compiled, copy, ours
+from experiments.peers import WINDOW, Q, R, compiled, copy, lfilter, ours, pandas_ewm
 from experiments.workloads import OURS, noise
 
 Row = dict[str, Any]
@@ -75,11 +75,13 @@ def growth(sized: Sized, rounds: int) -> Iterator[Row]:
         "C": [(sized(TOTAL) // c, c) for c in widths],
     }
     for what, of in shapes.items():
-        costs: dict[str, list[tuple[float, float]]] = {name: [] for name in (*OURS, "copy")}
+        costs: dict[str, list[tuple[float, float]]] = {}
         for shape in of:
             x = noise(*shape)
             size = float(shape[-1] if what == "C" else shape[0])
             calls = {name: ours(estimator, x) for name, estimator in OURS.items()} | {"copy": copy(x)}
+            if x.size <= TOTAL:
+                calls |= {"scipy lfilter": lfilter(x), "pandas ewm": pandas_ewm(x, False)}
             repeats = max(1, 100_000 // x.size)
             for call in calls.values():
                 call()
@@ -89,40 +91,34 @@ def growth(sized: Sized, rounds: int) -> Iterator[Row]:
                     taken[name].append(seconds(call, repeats))
             for name, times in taken.items():
                 median = statistics.median(times)
-                costs[name].append((size, median * (size if what == "C" else 1.0)))
+                costs.setdefault(name, []).append((size, median * (size if what == "C" else 1.0)))
                 yield _row("growth", name, f"at {what}={size:.0f}", 1e9 * median / x.size, "ns per sample")
         least = sized(100_000) if what == "T" else 100  # below, the cost of a call or of a row counts
         for name, points in costs.items():
             fitted = np.log([point for point in points if point[0] >= least])
             if len(fitted) > 2:
-                yield _row(
-                    "growth",
-                    name,
-                    f"exponent in {what}",
-                    float(np.polyfit(fitted[:, 0], fitted[:, 1], 1)[0]),
-                    "1",
-                )
+                fit, covariance = np.polyfit(fitted[:, 0], fitted[:, 1], 1, cov="unscaled")
+                left = fitted[:, 1] - np.polyval(fit, fitted[:, 0])
+                error = math.sqrt(covariance[0, 0] * (left @ left) / (len(fitted) - 2))
+                yield _row("growth", name, f"exponent in {what}", float(fit[0]), "1")
+                yield _row("growth", name, f"standard error of exponent in {what}", error, "1")
 
 
 def windows(sized: Sized, rounds: int) -> Iterator[Row]:
-    """Error of a moving average after many samples, and after a spike has left, in sd of the mean."""
-    window, chunk, rng = MovingAverage(1_000), sized(1_000_000), np.random.default_rng(0)
+    """Error of a moving average after many samples, and after a spike has left, in sd of the samples."""
+    window, chunk, rng = MovingAverage(WINDOW), sized(1_000_000), np.random.default_rng(0)
     state = None
     for _ in range(max(1, sized(100_000_000) // chunk)):
         x = rng.standard_normal(chunk)
         out = window.filter(x, state=state)
         state = out.state
-    spiked = rng.standard_normal(sized(1_000_000))
+    spiked = rng.standard_normal(chunk)
     spiked[5] = 1e15
-    for metric, samples, mean in (
-        ("error at the end", x, out.mean),
-        ("error after a spike", spiked, window.filter(spiked).mean),
-    ):
-        n = min(1_000, len(samples) - 1)
-        exact = math.fsum(samples[-n:]) / n if n == 1_000 else float(mean[-1])
-        yield _row(
-            "moving average", "moving_average", metric, abs(float(mean[-1]) - exact) * math.sqrt(n), "sd"
-        )
+    after = window.filter(spiked).mean
+    for metric, samples, mean in (("error at the end", x, out.mean), ("error after a spike", spiked, after)):
+        checked = range(WINDOW + 5, len(samples), max(1, len(samples) // 1_000))
+        errors = [abs(mean[t] - math.fsum(samples[t - WINDOW + 1 : t + 1]) / WINDOW) for t in checked]
+        yield _row("sliding sums", "moving_average", metric, max(errors), "sd of the samples")
 
 
 def memory(sized: Sized, rounds: int) -> Iterator[Row]:
@@ -141,10 +137,11 @@ def memory(sized: Sized, rounds: int) -> Iterator[Row]:
 
     peaks = [_peak(partial(in_chunks, count)) for count in (2, 20)]
     yield _row("chunks", "kalman", "growth of peak memory", peaks[1] / peaks[0], "1")
-    x = noise(sized(100_000))
     settings = EMA(1.0 - np.geomspace(0.5, 1e-3, 256))
-    peak = _peak(lambda: settings.score(x, x))
-    yield _row("settings", "ema", "peak memory over samples", peak / x.nbytes, "1")
+    scored = [noise(size) for size in (sized(100_000), 10 * sized(100_000))]
+    beside = [_peak(partial(settings.score, x, x)) / len(x) for x in scored]
+    # What there is per sample is a check of the samples themselves, whatever the number of settings.
+    yield _row("settings", "ema", "peak memory per sample", beside[1], "bytes")
 
 
 def _peak(call: Callable[[], Any]) -> float:

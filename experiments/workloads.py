@@ -11,7 +11,7 @@ import numpy as np
 from estimators import EMA, DebiasedEMA, Kalman, MovingAverage
 from experiments import peers
 from experiments.peers import BETA, WINDOW, Contest, Contestant, Q, R
-from experiments.script import numpy_job, pandas_job
+from experiments.script import METRICS, numpy_job, pandas_job
 from experiments.streams import Array
 
 OURS: dict[str, Any] = {
@@ -98,6 +98,7 @@ def one_stream(sized: Callable[[int], int]) -> Iterator[Contest]:
             mine("moving_average"),
             contestant("compiled running sum", peers.running_sum, x),
             contestant("bottleneck move_mean", peers.bottleneck_mean, x, needs=["bottleneck"]),
+            contestant("scipy uniform_filter1d", peers.uniform_filter, x),
             contestant("pandas rolling", peers.pandas_rolling, x, needs=["pandas"]),
             contestant("polars rolling_mean", peers.polars_rolling, x, needs=["polars"]),
         ],
@@ -111,11 +112,11 @@ def one_stream(sized: Callable[[int], int]) -> Iterator[Contest]:
 
 def channels(sized: Callable[[int], int]) -> Iterator[Contest]:
     """Many channels: wide, very wide, and streams that lie one after the other."""
-    for steps, width in ((sized(10_000), 1_000), (1_000, sized(100_000))):
+    for kind, steps, width in (("wide", sized(10_000), 1_000), ("very wide", 1_000, sized(100_000))):
         x, gaps = noise(steps, width), noise(steps, width, missing=0.01)
         slice_of = np.ascontiguousarray(x[:, : min(width, 2_000)])
         few = np.ascontiguousarray(x[: min(steps, 500), : min(width, 500)])
-        size = f"({steps:,}, {width:,})"
+        size = f"{kind} ({steps:,}, {width:,})"
         yield Contest(
             f"EMA, {size}",
             [
@@ -144,7 +145,7 @@ def channels(sized: Callable[[int], int]) -> Iterator[Contest]:
             ],
         )
         yield Contest(
-            f"Kalman, {few.shape} of {size}",
+            f"Kalman, a part of {size}",
             [
                 Contestant("kalman", partial(peers.ours, OURS["kalman"], few), few.size),
                 Contestant(
@@ -273,7 +274,7 @@ def one_sample(sized: Callable[[int], int]) -> Iterator[Contest]:
             stepper("filterpy KalmanFilter", peers.filterpy_step, "filterpy", samples=few),
         ],
     )
-    for width in (1_000, sized(1_000_000)):
+    for label, width in (("a thousand", 1_000), ("a million", sized(1_000_000))):
         x = noise(width)
 
         def in_place(estimator: Any, x: Array = x) -> Callable[[], Any]:
@@ -297,7 +298,7 @@ def one_sample(sized: Callable[[int], int]) -> Iterator[Contest]:
             return made
 
         yield Contest(
-            f"update in place, {width:,} floats",
+            f"update in place, {label} floats",
             [
                 Contestant("ema", many(lambda: in_place(EMA(BETA))), width * calls, tolerance=None),
                 Contestant("kalman", many(lambda: in_place(Kalman(Q, R))), width * calls, tolerance=None),
@@ -313,37 +314,40 @@ def job(sized: Callable[[int], int]) -> Iterator[Contest]:
     from experiments.job import Job
     from experiments.metrics import WITH_TRUTH
 
-    steps, repetitions = sized(10_000), 200 if sized(10_000) == 10_000 else 4
-    overrides = [f"seeds={repetitions}", f"stream.steps={steps}"]
-    setup = Job.of(overrides).setup
+    full = sized(10_000) == 10_000
+    steps, repetitions = (10_000, 200) if full else (3_000, 4)  # shorter, a lag is not steady
+    setup = Job.of([f"seeds={repetitions}", f"stream.steps={steps}"]).setup
     some = max(2, repetitions // 10)
+    everywhere = tuple(metric for metric in METRICS if metric != "coverage")
 
-    def printed() -> None:
+    def printed() -> Array:
+        values: dict[tuple[str, str], list[Array]] = {}
         for _, drawn in setup.blocks():
-            for estimator in setup.estimators.values():
+            for name, estimator in setup.estimators.items():
                 trial = setup.trial(estimator, drawn)
-                for group in WITH_TRUTH:
-                    list(group(trial))
+                for found in (found for group in WITH_TRUTH for found in group(trial)):
+                    values.setdefault((name, found.metric), []).append(found.values)
+        rows = [values[name, metric] for name in setup.estimators for metric in everywhere]
+        return np.array([np.concatenate(row)[:some] for row in rows])
 
-    of_all = 4 * steps * repetitions
+    def scripted(script: Callable[..., dict[str, Array]], *given: Any) -> Callable[[], Any]:
+        def call() -> Array:
+            found = script(setup, *given)
+            chosen = [METRICS.index(metric) for metric in everywhere]
+            return np.concatenate([found[name][chosen, :some] for name in setup.estimators])
+
+        return lambda: call
+
+    of_all, of_some = 4 * steps * repetitions, 4 * steps * some
+    every = range(repetitions)
     yield Contest(
         f"the compare job, {repetitions} x {steps:,} x 4",
         [
-            Contestant("kalmean, the printed metrics", lambda: printed, of_all, tolerance=None),
+            Contestant("kalmean, the printed metrics", lambda: printed, of_all),
             Contestant("kalmean, all metrics", lambda: lambda: measured(setup), of_all, tolerance=None),
-            Contestant(
-                "numpy and scipy, the printed ones",
-                lambda: lambda: numpy_job(setup, range(repetitions)),
-                of_all,
-                tolerance=None,
-            ),
-            Contestant(
-                "a plain pandas script, the printed ones",
-                lambda: lambda: pandas_job(setup, range(some)),
-                4 * steps * some,
-                ["pandas"],
-                None,
-            ),
+            Contestant("numpy and scipy", scripted(numpy_job, every), of_all, tolerance=1e-7),
+            Contestant("numpy and scipy, linear", scripted(numpy_job, every, True), of_all, tolerance=1e-7),
+            Contestant("pandas script", scripted(pandas_job, range(some)), of_some, ["pandas"], 1e-7),
         ],
     )
 
