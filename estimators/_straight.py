@@ -26,7 +26,7 @@ def update(state, sample):
 """
 _TRACKER = """\
 class tracker(Tracker):
-    __slots__ = ("_below", {quoted},)
+    __slots__ = ({quoted},)
 
     def __init__(self, estimator, state, *, on_infinite):
         self._on_infinite = on_infinite
@@ -35,8 +35,7 @@ class tracker(Tracker):
         self.state = state
 
     def update(self, sample):
-        below = self._below
-        if type(sample) is float and -below < sample < below:
+        if type(sample) is float and -{limit!r} < sample < {limit!r}:
             {fields}, = {read},
 {shared}
             {read}, = {results},
@@ -50,12 +49,21 @@ class tracker(Tracker):
     @state.setter
     def state(self, state):
         {read}, = state
-        self._below = limit if {read_floats} else 0.0
+        self.__class__ = tracker if {read_floats} else of_arrays
 
     update.__doc__ = Tracker.update.__doc__
     state.__doc__ = "State after the last sample."
     __doc__, __name__, __qualname__, __module__ = Tracker.__doc__, "Tracker", "Tracker", Tracker.__module__
+
+
+class of_arrays(tracker):
+    __slots__ = ()
+    update = Tracker.update
+
+
+tracker.__name__ = of_arrays.__name__ = "Tracker"
 """
+_WHERE = "{1} if {0} else {2}"
 
 
 class _UntraceableError(Exception):
@@ -74,7 +82,13 @@ class _Expression:
         raise _UntraceableError
 
     def _where_(self, chosen: Any, otherwise: Any) -> Any:
-        return self.trace.of("{1} if {0} else {2}", self, chosen, otherwise)
+        """Choose by this condition, which each of the two choices may then take for granted."""
+        if self.operator == _WHERE and self.operands[1:] == (False, True):
+            return self.operands[0]._where_(otherwise, chosen)
+        assumed = self.trace.assuming(self, True, chosen), self.trace.assuming(self, False, otherwise)
+        if assumed[0] is assumed[1]:
+            return assumed[0]
+        return self.trace.of(_WHERE, self, *assumed)
 
     def __neg__(self) -> _Expression:
         return self.trace.of("-{0}", self)
@@ -108,9 +122,24 @@ class _Trace:
     def __init__(self) -> None:
         self._known: dict[Any, _Expression] = {}
 
-    def of(self, operator: str, *operands: Any) -> _Expression:
+    def of(self, operator: str, *operands: Any) -> Any:
+        """Expression of an operator's template over operands; a comparison of known choices is a choice."""
+        first = operands[0] if operands else None
+        if operator == "{0} == {1}" and isinstance(first, _Expression) and first.operator == _WHERE:
+            condition, *choices = first.operands
+            if not any(isinstance(value, _Expression) for value in (*choices, operands[1])):
+                return condition._where_(*(choice == operands[1] for choice in choices))
         key = operator, *((id(o) if isinstance(o, _Expression) else repr(o)) for o in operands)
         return self._known.setdefault(key, _Expression(self, operator, operands))
+
+    def assuming(self, condition: _Expression, holds: bool, value: Any) -> Any:
+        """Rewrite a value where a condition is known to hold, or known not to."""
+        if not isinstance(value, _Expression) or not value.operands:
+            return value
+        if value.operator == _WHERE and value.operands[0] is condition:
+            return self.assuming(condition, holds, value.operands[1 if holds else 2])
+        operands = [self.assuming(condition, holds, operand) for operand in value.operands]
+        return self.of(value.operator, *operands)
 
     def depends(self, value: Any, inputs: set[str]) -> bool:
         """Whether the value of one of the inputs matters, beyond whether there is one (x == x)."""
@@ -186,6 +215,7 @@ def straight(estimator: Any, coefficients: NamedTuple, limit: float) -> Straight
     spelled = {
         "fields": ", ".join(names),
         "floats": " and ".join(f"type({name}) is float" for name in names),
+        "limit": limit,
         "quoted": ", ".join(map(repr, names)),
         "read": ", ".join(f"self.{name}" for name in names),
         "read_floats": " and ".join(f"type(self.{name}) is float" for name in names),
