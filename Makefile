@@ -22,8 +22,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The committed tables and figures, made anew.
+# The committed tables and figures, made anew; costs against whichever peers can be installed.
 results: $(VENV)/.run
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[peers,training]'
 	$(BIN)/python -m experiments.publish
 
 recordings: $(VENV)/.run

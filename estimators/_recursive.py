@@ -66,9 +66,7 @@ class Recursive(BaseEstimator):
         return 8 * len(self.State._fields)
 
     def _start(self, channels: tuple[int, ...]) -> Any:
-        return self.State(
-            *(np.array(np.broadcast_to(np.float64(field), channels)) for field in self._prior())
-        )
+        return self.State(*(np.full(channels, field, np.float64) for field in self._prior()))
 
     def _step(self, state: Any, sample: Any) -> Any:
         given = self._given()
@@ -258,7 +256,7 @@ class _Flat(NamedTuple):
             given = tuple(
                 np.array(np.broadcast_to(np.float64(value), channels)).reshape(-1) for value in given
             )
-        state = tuple(np.array(np.broadcast_to(field, channels), np.float64).reshape(-1) for field in start)
+        state = tuple(np.full(channels, field, np.float64).reshape(-1) for field in start)
         flat_shape = shape[0], math.prod(channels)
 
         def last() -> Any:

@@ -24,6 +24,7 @@ PUBLISHED = {
     "recorded_tuned": ["stream=recorded", "tune=prediction_rmse"],
     "recorded_b64_tuned": ["stream=recorded_b64", "tune=prediction_rmse"],
     "response": ["experiment=response"],
+    "cost": ["experiment=cost"],
 }
 """The runs behind ``findings.md``, each by its overrides."""
 
@@ -37,7 +38,12 @@ class Published:
     folder: Path
 
     def quote(self, how: str, *what: str) -> str:
-        """One number: mean, plain (without its interval), difference or percent to the first, largest."""
+        """One number: mean, plain (without its interval), difference or percent to the first, largest.
+
+        Or, by ``after``, what the printed text says after a word.
+        """
+        if how == "after":
+            return self.text().partition(f"\n{what[-1]}")[2].partition("\n")[2].strip()
         summary = pd.read_csv(self.folder / "summary.csv")
         rows = summary[summary["metric"] == what[-1]]
         if how == "largest":
@@ -50,11 +56,15 @@ class Published:
             return number if number.startswith("-") else f"+{number}"
         return quantity(row["mean"], row["high"] - row["mean"] if how == "mean" else 0.0)
 
+    def text(self) -> str:
+        """What the run printed."""
+        return (self.folder / "summary.md").read_text(encoding="utf-8")
+
     def block(self) -> str:
         """The command, links to what it left, and its table."""
         command = " ".join(["python -m experiments", *self.overrides])
         figures = [f"[{path.stem}](figures/{self.name}_{path.name})" for path in self.figures()]
-        text = (self.folder / "summary.md").read_text(encoding="utf-8")
+        text = self.text()
         return f"`{command}` ([table](tables/{self.name}.csv); {', '.join(figures)})\n\n```\n{text}```"
 
     def figures(self) -> list[Path]:

@@ -76,8 +76,11 @@ def test_findings_quote_the_published_tables() -> None:
             with patch("experiments.publish.pd.read_csv", return_value=table):
                 return super().quote(how, *what)
 
-        def block(self) -> str:
+        def text(self) -> str:
             return (ROOT / "results" / "tables" / f"{self.name}.md").read_text(encoding="utf-8")
+
+        def block(self) -> str:
+            return self.text()
 
     template = (ROOT / "experiments" / "findings.md").read_text(encoding="utf-8")
     page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
