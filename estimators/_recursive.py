@@ -288,9 +288,7 @@ def _by_stream(samples: NDArray[np.float64], mean: NDArray[Any]) -> bool:
     """Whether streams lie one after the other, or there is but one."""
     if samples.shape != mean.shape or mean.dtype != DOUBLE:
         return False
-    return samples.ndim == 1 or (
-        samples.ndim == 2 and samples.flags.f_contiguous and not samples.flags.c_contiguous
-    )
+    return samples.ndim == 1 or (samples.ndim == 2 and len(samples) > 1 and samples.flags.f_contiguous)
 
 
 def _spread(rows: Any, shape: tuple[int, ...]) -> Any:

@@ -90,10 +90,10 @@ class _Expression:
             return assumed[0]
         return self.trace.of(_WHERE, self, *assumed)
 
-    def __neg__(self) -> _Expression:
+    def __neg__(self) -> Any:
         return self.trace.of("-{0}", self)
 
-    def __abs__(self) -> _Expression:
+    def __abs__(self) -> Any:
         return self.trace.of("abs({0})", self)
 
     __hash__ = object.__hash__
