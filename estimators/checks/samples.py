@@ -245,7 +245,7 @@ def check_pandas(estimator: Any) -> None:
 
 @contract
 def check_channels_are_independent(estimator: Any) -> None:
-    """Every channel is what it is alone, beside channels of any size and with gaps of their own."""
+    """Every channel is what it is alone, and to the byte among others, whatever their size and gaps."""
     units = np.array([1.0, 1e6, 1e-6, 1e200])
     own = channels_of(estimator)
     x = stream(estimator, lead=(4,)) * units.reshape((4,) + (1,) * len(own))
@@ -260,6 +260,8 @@ def check_channels_are_independent(estimator: Any) -> None:
         expect_close(
             state.mean[i], alone.state.mean, allowed[-1], f"mean of channel {i} updated among others"
         )
+        fewer = estimator.filter(x[:, : i + 1]).mean
+        expect_same(fewer, run.mean[:, : i + 1], f"bytes of the mean beside {i} others instead of 3")
     order = np.array([2, 0, 3, 1])
     expect_close(
         estimator.filter(x[:, order]).mean,

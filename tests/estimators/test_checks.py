@@ -507,6 +507,14 @@ def _as(kind: type[FilterResult], run: FilterResult) -> FilterResult:
     return kind(**{field.name: getattr(run, field.name) for field in fields(run)})
 
 
+class RoundsByTheCompany(EMA):
+    def filter(self, x: Any, *args: Any, **settings: Any) -> FilterResult:
+        run = super().filter(x, *args, **settings)
+        if np.ndim(x) > 1 and np.shape(x)[1] == 1:
+            run.mean[...] *= 1.0 + 2.0**-52
+        return run
+
+
 FAULTS = {
     "check_protocol": [ListsItsTraits(0.9)],
     "check_immutable": [CanBeSet(0.9), KeepsTheArray(np.array([0.5, 0.9]))],
@@ -535,7 +543,7 @@ FAULTS = {
     "check_inputs_of_any_layout": [KeepsIntegers(0.9)],
     "check_float32": [IgnoresDtype(0.9)],
     "check_pandas": [DropsTheIndex(0.9)],
-    "check_channels_are_independent": [CentresAllChannels(0.9)],
+    "check_channels_are_independent": [CentresAllChannels(0.9), RoundsByTheCompany(0.9)],
     "check_parameters_broadcast": [ParametersInReverse(np.array([0.5, 0.9]))],
     "check_constant": [StartsBelow(0.9), RoundsToFloat32(0.9), NeverArrives(0.9)],
     "check_variance": [
