@@ -191,14 +191,17 @@ class BaseEstimator(ByValue, ABC):
         the mean before it (an error there is prediction minus sample). Samples before ``skip`` and missing
         ones, of x when predicting, are not counted. Memory does not grow with T. Raises as ``filter`` does.
         """
-        samples = settle_infinity(as_stream(x)[0], on_infinite, DOUBLE)
+        samples, _ = as_stream(x)
         steps, channels = len(samples), self._channels(samples.shape[1:])
         first = whole("score", "skip", skip, 0)
         if truth is None:
             target, samples, first = samples[1:], samples[:-1], max(0, first - 1)
         else:
-            target = settle_infinity(as_stream(truth, "truth")[0], "raise", DOUBLE, "truth")
-            if len(target) != steps or np.broadcast_shapes(target.shape[1:], channels) != channels:
+            target, _ = as_stream(truth, "truth")
+            fits = len(target) == steps and align(target[:1], channels).ndim == len(channels) + 1
+            if not fits or any(
+                n not in (1, c) for n, c in zip(target.shape[:0:-1], channels[::-1], strict=False)
+            ):
                 raise ValueError(f"truth has shape {target.shape}; it must be (T,) or {(steps, *channels)}")
         alone = samples.ndim == target.ndim == 1
         state, size = self._start(channels), max(1, int(np.prod(channels)))
@@ -206,7 +209,12 @@ class BaseEstimator(ByValue, ABC):
         pieces = [*range(0, min(first, len(samples)), CHUNK // (8 * size) + 1), min(first, len(samples))]
         pieces += [*range(pieces[-1], len(samples), CHUNK // (8 * size) + 1), len(samples)]
         for begin, end in itertools.pairwise(pieces):
-            rows = [samples[begin:end], target[begin:end]]
+            rows = [
+                settle_infinity(samples[begin:end], on_infinite, DOUBLE, "x", begin),
+                settle_infinity(target[begin:end], on_infinite, DOUBLE, "x", begin + 1)
+                if truth is None
+                else settle_infinity(target[begin:end], "raise", DOUBLE, "truth", begin),
+            ]
             if not alone:
                 rows = [np.broadcast_to(align(r, channels), (end - begin, *channels)) for r in rows]
             counted = sums if begin >= first else np.zeros_like(sums)

@@ -61,9 +61,16 @@ def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArr
 
 
 def settle_infinity(
-    samples: NDArray[np.float64], on_infinite: OnInfinite, dtype: np.dtype[Any], name: str = "x"
+    samples: NDArray[np.float64],
+    on_infinite: OnInfinite,
+    dtype: np.dtype[Any],
+    name: str = "x",
+    first: int = 0,
 ) -> NDArray[np.float64]:
-    """Return samples without numbers too large for ``dtype``: NaN in their place, or ValueError."""
+    """Return samples without numbers too large for ``dtype``: NaN in their place, or ValueError.
+
+    first: index of the first sample in the stream, for the message.
+    """
     check_on_infinite(on_infinite)
     large = np.abs(samples) >= LARGEST[dtype]
     if not large.any():
@@ -71,8 +78,9 @@ def settle_infinity(
     if on_infinite == "missing":
         return np.where(large, np.nan, samples)
     place = tuple(int(i) for i in np.argwhere(large)[0])
-    where = f" at index {place[0] if len(place) == 1 else place}" if place else ""
     value = float(samples[place])
+    place = (place[0] + first, *place[1:]) if place else place
+    where = f" at index {place[0] if len(place) == 1 else place}" if place else ""
     what = "infinity" if np.isinf(value) else f"{value:g} (beyond {LARGEST[dtype]:.3g})"
     raise ValueError(f"{name} holds {what}{where}; pass finite samples, or on_infinite='missing' to skip it")
 

@@ -45,6 +45,11 @@ class Parameters:
             raise ValueError(f"experiment.rounds={self.rounds} is not valid; it must be an int >= 1")
         if not 0.0 < self.scale <= 1.0:
             raise ValueError(f"experiment.scale={self.scale} is not valid; it must be in (0, 1]")
+        if not self.workloads or len(set(self.workloads)) < len(self.workloads):
+            raise ValueError(
+                f"experiment.workloads={self.workloads} is not valid; it must name each of some of "
+                f"{', '.join(WORKLOADS)} once"
+            )
         for name in self.workloads:
             if name not in WORKLOADS:
                 raise ValueError(
@@ -59,7 +64,10 @@ class Parameters:
 def run(setup: Setup) -> Outcome:
     """Time every contest in turn, in this process; ValueError where a peer's answer differs from ours."""
     if setup.match is not Match.none or setup.tune is not Tune.none:
-        raise ValueError("experiment=cost has settings of its own; leave match and tune at none")
+        given = f"match={setup.match.value}" if setup.match is not Match.none else f"tune={setup.tune.value}"
+        raise ValueError(
+            f"{given} is not valid with experiment=cost, which has settings of its own; it must be none"
+        )
     chosen: Parameters = setup.parameters
     rows, skipped = [], []
     for name in chosen.workloads:
@@ -80,24 +88,29 @@ def run(setup: Setup) -> Outcome:
 
 
 def split(contest: Contest) -> tuple[list[tuple[Contestant, Callable[[], Any]]], dict[str, list[str]]]:
-    """Who can enter, each prepared and its answer checked against the first; and what the others lack.
+    """Who can enter, each prepared and its answer checked against the first of its group; what others lack.
 
     ValueError for an answer that differs.
     """
     absent = {c.name: c.missing() for c in contest.contestants if c.missing()}
     entered = [(c, c.make()) for c in contest.contestants if c.name not in absent]
-    want = np.asarray(entered[0][1](), dtype=np.float64) if entered[0][0].tolerance is not None else None
-    for contestant, call in entered[1:]:
-        if contestant.tolerance is None or want is None:
-            call()
+    wanted: dict[str, tuple[str, Any]] = {}
+    for contestant, call in entered:
+        answer = call()
+        if contestant.tolerance is None:
             continue
-        got = np.asarray(call(), dtype=np.float64)
-        if got.shape != want.shape:
-            raise ValueError(f"{contest.name}: {contestant.name} gives {got.shape} instead of {want.shape}")
-        largest = float(np.max(np.abs(got - want))) / float(np.max(np.abs(want)))
+        who, want = wanted.setdefault(
+            contestant.group, (contestant.name, np.asarray(answer, dtype=np.float64))
+        )
+        got = np.asarray(answer, dtype=np.float64)
+        if got.shape != want.shape or np.any(np.isnan(got) != np.isnan(want)):
+            raise ValueError(
+                f"{contest.name}: {contestant.name} gives other numbers, or other gaps, than {who}"
+            )
+        largest = float(np.nanmax(np.abs(got - want)) / np.nanmax(np.abs(want)))
         if not largest <= contestant.tolerance:
             raise ValueError(
-                f"{contest.name}: {contestant.name} differs from {entered[0][0].name} by {largest:.1e}; "
+                f"{contest.name}: {contestant.name} differs from {who} by {largest:.1e}; "
                 f"at most {contestant.tolerance:.0e} is allowed"
             )
     return entered, absent
@@ -141,13 +154,16 @@ def _text(summary: pd.DataFrame, skipped: Sequence[str], chosen: Parameters) -> 
         f"cost: medians of {chosen.rounds} rounds, contestants in turn, in one process and on one thread.\n"
         f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, "
         f"{', '.join(versions)}.\n"
+        "Streams, estimators and seeds are the experiment's own; ours filter into an array that is there.\n"
         "Times differ from run to run and from machine to machine; compare ratios. Of one float, the loop\n"
-        "that calls is part of each time, the empty method's too.",
+        "that calls is part of each time, the empty method's too. To measure anew, remove this folder.",
         *(_contest(summary, name) for name in summary.loc[summary["metric"] == "ratio", "stream"].unique()),
         "What else was measured:",
         _others(summary),
         f"Goals{'' if chosen.scale == 1.0 else f' (stated at scale 1; this run has {chosen.scale:g})'}:",
-        aligned([["what", "goal", "reached", "verdict"], *(_judged(goal, summary) for goal in GOALS)]),
+        aligned(
+            [["what", "goal", "reached", "over rounds", "verdict"], *(_judged(g, summary) for g in GOALS)], 1
+        ),
     ]
     if skipped:
         blocks.append("Not entered:\n" + "\n".join(f"- {reason}" for reason in skipped))
@@ -173,10 +189,16 @@ def _others(summary: pd.DataFrame) -> str:
     return aligned(lines)
 
 
+def _goals(summary: pd.DataFrame) -> str:
+    head = ["what", "goal", "reached", "over rounds", "verdict"]
+    return aligned([head, *(_judged(goal, summary) for goal in GOALS)], texts=1)
+
+
 def _judged(goal: Goal, summary: pd.DataFrame) -> list[str]:
     value = goal.reached(summary)
     verdict = "not measured" if value is None else "met" if goal.met(value) else "missed"
-    return [goal.what, goal.asked, "-" if value is None else f"{value:.3g}", verdict]
+    span = " to ".join(f"{value:.3g}" for value in sorted(goal.span(summary))) or "-"
+    return [goal.what, goal.asked, "-" if value is None else f"{value:.3g}", span, verdict]
 
 
 def _processor() -> str:

@@ -23,8 +23,8 @@ class Contestant:
     """One way to do a contest's work.
 
     make: prepares, and returns what is timed; samples: how many one call takes; needs: packages; tolerance:
-    of its answer against ours, over the largest magnitude, None where there is none or another's to compare.
-    Larger than 1e-9 where the library has no exact diffuse start, or stops its recursion at a tolerance.
+    of its answer against that of the first contestant of its group, over the largest magnitude, None where
+    it gives none. Larger than 1e-9 where the library has no exact diffuse start, or stops at a tolerance.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Contestant:
     samples: int
     needs: Sequence[str] = ()
     tolerance: float | None = 1e-9
+    group: str = ""
 
     def missing(self) -> list[str]:
         """Packages that are not installed."""
@@ -123,6 +124,7 @@ def covariance_loop(x: Array) -> Call:
 
 def statsmodels_filter(x: Array) -> Call:
     """Statsmodels' state space filter, means alone."""
+    from statsmodels.tsa.statespace import kalman_filter
     from statsmodels.tsa.statespace.mlemodel import MLEModel
 
     model: Any = MLEModel(x, k_states=1)
@@ -130,6 +132,8 @@ def statsmodels_filter(x: Array) -> Call:
         model.ssm[name, 0, 0] = value
     model.ssm["obs_cov", 0, 0], model.ssm["state_cov", 0, 0] = R, Q
     model.ssm.initialize_diffuse()
+    unneeded = ("NO_FORECAST", "NO_PREDICTED", "NO_LIKELIHOOD", "NO_GAIN", "NO_SMOOTHING", "NO_STD_FORECAST")
+    model.ssm.set_conserve_memory(sum(getattr(kalman_filter, f"MEMORY_{name}") for name in unneeded))
     return lambda: model.ssm.filter().filtered_state[0]
 
 
@@ -165,7 +169,9 @@ def simdkalman_filter(x: Array) -> Call:
 
     def call() -> Array:
         start = {"initial_value": np.zeros(1), "initial_covariance": PRIOR * one}
-        found = model.compute(rows, 0, filtered=True, smoothed=False, **start)
+        found = model.compute(
+            rows, 0, filtered=True, smoothed=False, covariances=False, observations=False, **start
+        )
         means: Array = found.filtered.states.mean[..., 0].T
         return means.reshape(x.shape)
 
@@ -291,11 +297,12 @@ def sweep_numpy(betas: Array, x: Array, level: Array) -> Call:
 
 
 def each(function: Callable[[float], Any], samples: Sequence[float]) -> Call:
-    """Call with one float after the other."""
+    """Call with one float after the other, and give what the last call gave."""
 
-    def call() -> None:
+    def call() -> Any:
         for sample in samples:
-            function(sample)
+            last = function(sample)
+        return last
 
     return call
 
@@ -303,20 +310,27 @@ def each(function: Callable[[float], Any], samples: Sequence[float]) -> Call:
 def stepped(estimator: Any, samples: Sequence[float]) -> Call:
     """The pure update, from state to state."""
 
-    def call() -> None:
+    def call() -> Any:
         state, update = estimator.init(0.0), estimator.update
         for sample in samples:
             state = update(state, sample)
+        return state.mean
 
     return call
 
 
 def river_mean() -> Callable[[float], Any]:
-    """River's exponentially weighted mean."""
+    """River's exponentially weighted mean, read after each update."""
     from river.stats import EWMean
 
-    function: Callable[[float], Any] = EWMean(1.0 - BETA).update
-    return function
+    mean = EWMean(1.0 - BETA)
+    update, get = mean.update, mean.get
+
+    def step(sample: float) -> Any:
+        update(sample)
+        return get()
+
+    return step
 
 
 def filterpy_step() -> Callable[[float], Any]:
@@ -325,10 +339,12 @@ def filterpy_step() -> Callable[[float], Any]:
 
     kalman = KalmanFilter(dim_x=1, dim_z=1)
     kalman.F, kalman.H, kalman.Q, kalman.R = np.eye(1), np.eye(1), np.array([[Q]]), np.array([[R]])
+    kalman.P = np.array([[PRIOR]])
 
-    def step(sample: float) -> None:
+    def step(sample: float) -> Any:
         kalman.predict()
         kalman.update(sample)
+        return kalman.x[0, 0]
 
     return step
 
@@ -339,4 +355,4 @@ def torch_lerp(x: Array) -> Call:
 
     torch.set_num_threads(1)
     mean, samples = torch.zeros(len(x), dtype=torch.float64), torch.from_numpy(x)
-    return lambda: mean.lerp_(samples, 1.0 - BETA)
+    return lambda: mean.lerp_(samples, 1.0 - BETA).numpy()

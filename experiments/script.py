@@ -10,6 +10,7 @@ import numpy as np
 from experiments.metrics import LEVEL, RAMP, SETTLED, STEP
 from experiments.streams import Array
 
+NAMES = ("ema", "debiased_ema", "kalman", "moving_average")
 METRICS = ("attenuation_db", "lag", "settling", "startup_rmse", "rmse", "coverage")
 
 
@@ -56,12 +57,7 @@ def numpy_job(setup: Any, repetitions: Iterable[int], linear: bool = False) -> d
         mean: Array = total / np.minimum(time + 1, window.window)
         return mean
 
-    smoothers = {
-        "ema": exponential,
-        "debiased_ema": debiased,
-        "kalman": level_filter,
-        "moving_average": boxcar,
-    }
+    smoothers = dict(zip(NAMES, (exponential, debiased, level_filter, boxcar), strict=True))
     half = _normal(LEVEL) * np.sqrt(gains * kalman.r)
     return {
         name: np.array(_measured(smooth, x, level, setup, half if name == "kalman" else None, linear))
@@ -94,12 +90,7 @@ def pandas_job(setup: Any, repetitions: Iterable[int]) -> dict[str, Array]:
     def boxcar(z: Array) -> Array:
         return pd.Series(z[0]).rolling(window.window, min_periods=1).mean().to_numpy()[np.newaxis]
 
-    smoothers = {
-        "ema": exponential,
-        "debiased_ema": debiased,
-        "kalman": level_filter,
-        "moving_average": boxcar,
-    }
+    smoothers = dict(zip(NAMES, (exponential, debiased, level_filter, boxcar), strict=True))
     half = _normal(LEVEL) * np.sqrt(gains * kalman.r)
     columns: dict[str, list[Sequence[Array]]] = {name: [] for name in smoothers}
     for repetition in repetitions:

@@ -114,8 +114,9 @@ def channels(sized: Callable[[int], int]) -> Iterator[Contest]:
     """Many channels: wide, very wide, and streams that lie one after the other."""
     for kind, steps, width in (("wide", sized(10_000), 1_000), ("very wide", 1_000, sized(100_000))):
         x, gaps = noise(steps, width), noise(steps, width, missing=0.01)
+        gaps[0] = x[0]  # before its first sample a start that is only all but diffuse has a mean
         slice_of = np.ascontiguousarray(x[:, : min(width, 2_000)])
-        few = np.ascontiguousarray(x[: min(steps, 500), : min(width, 500)])
+        few = np.ascontiguousarray(gaps[: min(steps, 500), : min(width, 500)])
         size = f"{kind} ({steps:,}, {width:,})"
         yield Contest(
             f"EMA, {size}",
@@ -145,7 +146,7 @@ def channels(sized: Callable[[int], int]) -> Iterator[Contest]:
             ],
         )
         yield Contest(
-            f"Kalman, a part of {size}",
+            f"Kalman, a part of {size}, 1 % missing",
             [
                 Contestant("kalman", partial(peers.ours, OURS["kalman"], few), few.size),
                 Contestant(
@@ -248,38 +249,33 @@ class Floor:
 def one_sample(sized: Callable[[int], int]) -> Iterator[Contest]:
     """One float at a time, and one sample of many channels in place."""
     floats = [float(value) for value in noise(sized(20_000))]
-    few = floats[: max(2, len(floats) // 20)]
+    ema, kalman = OURS["ema"], OURS["kalman"]
 
-    def stepper(
-        name: str, make: Callable[[], Callable[[float], Any]], *needs: str, samples: Any = floats
-    ) -> Contestant:
-        return Contestant(name, lambda: peers.each(make(), samples), len(samples), needs, None)
+    def by_steps(name: str, make: Callable[[], Callable[[float], Any]], **settings: Any) -> Contestant:
+        return Contestant(name, lambda: peers.each(make(), floats), len(floats), **settings)
+
+    def by_update(name: str, estimator: Any, **settings: Any) -> Contestant:
+        return Contestant(name, lambda: peers.stepped(estimator, floats), len(floats), **settings)
 
     yield Contest(
         "one float",
         [
-            stepper("empty method", lambda: Floor().update),
-            stepper("ema, tracker", lambda: EMA(BETA).tracker().update),
-            stepper("kalman, tracker", lambda: Kalman(Q, R).tracker().update),
-            Contestant(
-                "ema, pure update", lambda: peers.stepped(EMA(BETA), floats), len(floats), tolerance=None
-            ),
-            Contestant(
-                "kalman, pure update",
-                lambda: peers.stepped(Kalman(Q, R), floats),
-                len(floats),
-                tolerance=None,
-            ),
-            stepper("river EWMean", peers.river_mean, "river"),
-            stepper("filterpy KalmanFilter", peers.filterpy_step, "filterpy", samples=few),
+            by_steps("empty method", lambda: Floor().update, tolerance=None),
+            by_steps("ema, tracker", lambda: ema.tracker().update, group="ema"),
+            by_steps("kalman, tracker", lambda: kalman.tracker().update, group="kalman"),
+            by_steps("debiased_ema, tracker", lambda: OURS["debiased_ema"].tracker().update, tolerance=None),
+            by_update("ema, pure update", ema, group="ema"),
+            by_update("kalman, pure update", kalman, group="kalman"),
+            by_steps("river EWMean", peers.river_mean, needs=["river"], group="ema"),
+            by_steps("filterpy KalmanFilter", peers.filterpy_step, needs=["filterpy"], group="kalman"),
         ],
     )
-    for label, width in (("a thousand", 1_000), ("a million", sized(1_000_000))):
+    for width in (1_000, sized(1_000_000)):
         x = noise(width)
 
-        def in_place(estimator: Any, x: Array = x) -> Callable[[], Any]:
+        def in_place(estimator: Any, x: Array) -> Callable[[], Any]:
             state = estimator.init(x)
-            return lambda: estimator.update(state, x, out=state)
+            return lambda: estimator.update(state, x, out=state).mean
 
         calls = max(1, 100_000 // width)
 
@@ -289,20 +285,21 @@ def one_sample(sized: Callable[[int], int]) -> Iterator[Contest]:
             def made() -> Callable[[], Any]:
                 call = make()
 
-                def repeated() -> None:
+                def repeated() -> Any:
                     for _ in range(calls):
-                        call()
+                        answer = call()
+                    return answer
 
                 return repeated
 
             return made
 
         yield Contest(
-            f"update in place, {label} floats",
+            f"update in place, {width:,} floats",
             [
-                Contestant("ema", many(lambda: in_place(EMA(BETA))), width * calls, tolerance=None),
-                Contestant("kalman", many(lambda: in_place(Kalman(Q, R))), width * calls, tolerance=None),
-                Contestant("torch lerp_", many(partial(peers.torch_lerp, x)), width * calls, ["torch"], None),
+                Contestant("ema", many(partial(in_place, EMA(BETA), x)), width * calls),
+                Contestant("kalman", many(partial(in_place, kalman, x)), width * calls, tolerance=None),
+                Contestant("torch lerp_", many(partial(peers.torch_lerp, x)), width * calls, ["torch"]),
                 Contestant("copy", many(partial(peers.copy, x)), width * calls, tolerance=None),
             ],
         )
