@@ -113,8 +113,10 @@ class BaseEstimator(ByValue, ABC):
                 sample = as_sample(x, on_infinite)
                 if type(sample) is float:
                     return self._step(state, sample)
-        elif out is state and self._moved_in_place(state, x):
-            return state
+        elif out is state:
+            check_on_infinite(on_infinite)
+            if self._moved_in_place(state, x):
+                return state
         opened = self._opened(state)
         sample = np.asarray(as_sample(x, on_infinite, opened.mean.dtype))
         passing = sample.ndim == 0 and np.isnan(sample)
@@ -194,6 +196,7 @@ class BaseEstimator(ByValue, ABC):
         samples, _ = as_stream(x)
         steps, channels = len(samples), self._channels(samples.shape[1:])
         first = whole("score", "skip", skip, 0)
+        settle_infinity(samples[:1], on_infinite, DOUBLE)
         if truth is None:
             target, samples, first = samples[1:], samples[:-1], max(0, first - 1)
         else:
@@ -204,10 +207,10 @@ class BaseEstimator(ByValue, ABC):
             ):
                 raise ValueError(f"truth has shape {target.shape}; it must be (T,) or {(steps, *channels)}")
         alone = samples.ndim == target.ndim == 1
-        state, size = self._start(channels), max(1, int(np.prod(channels)))
+        state, size = self._start(channels), int(np.prod(channels))
         sums = np.zeros((3, size))
-        pieces = [*range(0, min(first, len(samples)), CHUNK // (8 * size) + 1), min(first, len(samples))]
-        pieces += [*range(pieces[-1], len(samples), CHUNK // (8 * size) + 1), len(samples)]
+        counted_from, piece = min(first, len(samples)), CHUNK // (8 * max(1, size)) + 1
+        pieces = [*range(0, counted_from, piece), *range(counted_from, len(samples), piece), len(samples)]
         for begin, end in itertools.pairwise(pieces):
             rows = [
                 settle_infinity(samples[begin:end], on_infinite, DOUBLE, "x", begin),

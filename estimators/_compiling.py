@@ -96,21 +96,32 @@ class Fingerprint:
         self._add(function.__defaults__)
         self._add(tuple(sorted((function.__kwdefaults__ or {}).items())))
         scope = inspect.getclosurevars(function)
-        if scope.globals:
-            self._watch(itemgetter(*sorted(scope.globals)), function.__globals__)
+        inner = _named_inside(function.__code__)
+        outside = {
+            **scope.globals,
+            **{n: function.__globals__[n] for n in inner if n in function.__globals__},
+        }
+        if outside:
+            self._watch(itemgetter(*sorted(outside)), function.__globals__)
         for cell in function.__closure__ or ():
             self._watch(attrgetter("cell_contents"), cell)
-        for name, value in sorted({**scope.globals, **scope.nonlocals}.items()):
+        for name, value in sorted({**outside, **scope.nonlocals}.items()):
             self._hash.update(name.encode())
-            if isinstance(value, types.ModuleType):
-                named = sorted({*function.__code__.co_names} & {*dir(value)})
-                for attribute in named:
-                    self._hash.update(attribute.encode())
-                    self._add(getattr(value, attribute))
-                if named:
-                    self._watch(attrgetter(*named), value)
-            else:
-                self._add(value)
+            self._add_named(value, (*function.__code__.co_names, *inner))
+
+    def _add_named(self, value: Any, names: tuple[str, ...]) -> None:
+        """Add a value; of a module, and of modules in it, the attributes that are named beside it."""
+        if not isinstance(value, types.ModuleType):
+            return self._add(value)
+        named = sorted({*names} & {*dir(value)})
+        for attribute in named:
+            self._hash.update(attribute.encode())
+            found = getattr(value, attribute)
+            if found is not value:
+                self._add_named(found, names)
+        if named:
+            self._watch(attrgetter(*named), value)
+        return None
 
     def _add(self, value: Any) -> None:
         value = getattr(value, "py_func", value)
@@ -130,3 +141,9 @@ class Fingerprint:
             self._hash.update(f"{value.__module__}.{getattr(value, '__name__', repr(value))}".encode())
         else:
             raise _OpaqueError
+
+
+def _named_inside(code: types.CodeType) -> list[str]:
+    """Names that the functions written inside another read."""
+    inside = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return [name for one in inside for name in (*one.co_names, *_named_inside(one))]

@@ -39,6 +39,8 @@ toward = register_jitable(_arithmetic.toward)
 advance: Any = _lookahead.advance  # numba hands the typing context over itself
 weights_of = _lookahead.weights_of
 AHEAD = _lookahead.LANES
+SAFE = 2.0**1020
+"""Magnitude of samples and means below which no sum of a few of their differences overflows."""
 PASS = 4
 """Samples that a settled score takes in one pass over its settings."""
 
@@ -48,17 +50,26 @@ def _where(condition, chosen, otherwise):  # type: ignore[no-untyped-def]
     return lambda condition, chosen, otherwise: chosen if condition else otherwise
 
 
+@register_jitable
+def recurring(t: Any, known: Any, period: Any) -> Any:
+    """Index of time t among ``known`` gains, of which the last ``period`` recur for ever."""
+    return t if t < known else known - period + (t - known) % period
+
+
 class Loops(NamedTuple):
     """The loops of one recursive estimator; channels are flat, ``given`` and ``state`` tuples by field."""
 
     rows: Callable[..., bool]
     """rows(samples (T, C) or (T,), given, state, mean (T, C), variance, gain (T, C) or None, limit)."""
     alone: Callable[..., bool]
-    """alone(samples (T,), given, state, gains (n,), states (n,) each, mean (T,), settles, limit)."""
+    """alone(samples (T,), given, state, gains (n,), states (n,) each, period, mean (T,), settles, limit).
+
+    period: of the gains known beforehand, 0 if they have not settled; settles: whether gains do by themselves.
+    """
     streams: Callable[..., bool]
-    """streams(samples (S, T), given, state, gains (n,), states (n,) each, mean (S, T), settled, limit)."""
-    settle: Callable[..., tuple[int, bool]]
-    """settle(given, start, gains (n,), states (n,) each): steps until the gain settled; whether it did."""
+    """streams(samples (S, T), given, state, gains (n,), states (n,) each, period, mean (S, T), limit)."""
+    settle: Callable[..., tuple[int, int]]
+    """settle(given, start, gains (n,), states (n,)): steps until the gain settled, and its period or 0."""
     in_place: Callable[..., bool]
     """in_place(samples (C,), given, state, limit): one step; True, and nothing done, if one is too large."""
     score: Callable[..., None]
@@ -108,9 +119,10 @@ def _loops(
 
     @register_jitable
     def alike(current: Any, moved: Any, before: Any, gain: Any, earlier: Any, earlier_gain: Any) -> Any:
-        """Whether a gain has settled: to the last bit, or to two values in turn, as rounding may have it."""
-        once = equal(current[1:], before[1:]) and moved == gain
-        return once or (equal(current[1:], earlier[1:]) and moved == earlier_gain)
+        """Period of a settled gain: 1, or 2 where rounding leaves two values in turn; else 0."""
+        if equal(current[1:], before[1:]) and moved == gain:
+            return 1
+        return 2 if equal(current[1:], earlier[1:]) and moved == earlier_gain else 0
 
     def rows(samples: Any, given: Any, state: Any, mean: Any, variance: Any, gain: Any, limit: Any) -> Any:
         key  # noqa: B018  a captured value is part of the key under which numba caches
@@ -129,7 +141,15 @@ def _loops(
         return large
 
     def alone(
-        samples: Any, given: Any, state: Any, gains: Any, states: Any, mean: Any, settles: Any, limit: Any
+        samples: Any,
+        given: Any,
+        state: Any,
+        gains: Any,
+        states: Any,
+        period: Any,
+        mean: Any,
+        settles: Any,
+        limit: Any,
     ) -> Any:
         key  # noqa: B018
         steps, t, large = samples.shape[0], 0, False
@@ -139,14 +159,14 @@ def _loops(
             current = (toward(current[0], samples[t], moved),) + at(states, t)
             mean[t] = current[0]
             t += 1
-        settled = looks_ahead and settles and 0 < t == gains.shape[0]
+        settled = looks_ahead and settles and period > 0 and t == gains.shape[0]
         before, gain = current, np.nan
         while t < steps:
-            if settled and t + AHEAD < steps:
+            if settled and t + AHEAD < steps and abs(current[0]) < SAFE:
                 of_samples, of_mean = weights_of(moved)
                 excess, present, begun = current[0] - samples[t], True, t
                 while present and t + AHEAD < steps:
-                    excess, present = advance(samples, t, mean, of_samples, of_mean, excess, limit)
+                    excess, present = advance(samples, t, mean, of_samples, of_mean, excess, SAFE)
                     t += AHEAD if present else 0
                 if t > begun:
                     current = (mean[t - 1],) + current[1:]
@@ -155,7 +175,7 @@ def _loops(
             mean[t] = current[0]
             if abs(sample) < limit:
                 same = alike(current, moved, before, gain, earlier, earlier_gain)
-                settled = looks_ahead and settles and same
+                settled = looks_ahead and settles and same > 0
             else:  # a gain has settled if the gap changed nothing, or else once two samples agree that it has
                 large |= abs(sample) >= limit
                 settled = settled and equal(current[1:], before[1:])
@@ -166,7 +186,7 @@ def _loops(
         return large
 
     def streams(
-        samples: Any, given: Any, state: Any, gains: Any, states: Any, mean: Any, settled: Any, limit: Any
+        samples: Any, given: Any, state: Any, gains: Any, states: Any, period: Any, mean: Any, limit: Any
     ) -> Any:
         key  # noqa: B018
         count, steps, known = samples.shape[0], samples.shape[1], gains.shape[0]
@@ -177,12 +197,12 @@ def _loops(
             xa, xb, xc, xd = samples[a], samples[b], samples[c], samples[d]
             ya, yb, yc, yd = mean[a], mean[b], mean[c], mean[d]
             ma, mb, mc, md = state[0][a], state[0][b], state[0][c], state[0][d]
-            t, end = 0, steps if settled else min(known, steps)
+            t, end = 0, steps if period > 0 else min(known, steps)
             while t < end:
                 sa, sb, sc, sd = xa[t], xb[t], xc[t], xd[t]
                 if not (abs(sa) < limit and abs(sb) < limit and abs(sc) < limit and abs(sd) < limit):
                     break
-                moved = gains[min(t, known - 1)]
+                moved = gains[recurring(t, known, period)]
                 ma, mb = toward(ma, sa, moved), toward(mb, sb, moved)
                 mc, md = toward(mc, sc, moved), toward(md, sd, moved)
                 ya[t], yb[t], yc[t], yd[t] = ma, mb, mc, md
@@ -190,7 +210,7 @@ def _loops(
             for s in range(low, min(low + 4, count)):  # from the first gap on, each by itself
                 current = at(state, s)
                 if t > 0:
-                    current = (mean[s, t - 1],) + at(states, min(t, known) - 1)
+                    current = (mean[s, t - 1],) + at(states, recurring(t - 1, known, period))
                 for k in range(t, steps):
                     current, _ = step(at(given, s), current, samples[s, k], limit)
                     large |= abs(samples[s, k]) >= limit
@@ -207,9 +227,10 @@ def _loops(
             current, moved = step(given, before, 0.0, 1.0)
             gains[t] = moved
             put(states, t, current[1:])
-            if alike(current, moved, before, gain, earlier, earlier_gain):
-                return t + 1, True
-        return gains.shape[0], False
+            period = alike(current, moved, before, gain, earlier, earlier_gain)
+            if period > 0:
+                return t + 1, period
+        return gains.shape[0], 0
 
     def in_place(samples: Any, given: Any, state: Any, limit: Any) -> Any:
         key  # noqa: B018

@@ -84,13 +84,16 @@ class Recursive(BaseEstimator):
         target = mean if fits else np.empty(mean.shape, mean.dtype, order="F" if by_stream else "C")
         with np.errstate(all="ignore"):  # a loop may run uncompiled
             if by_stream:
-                gains, states, settled = self._schedule(start)
-                loop, settles = flat.loops.streams, settled
+                known = self._schedule(start)
                 if mean.ndim == 1:
-                    samples, loop, settles = np.ascontiguousarray(samples), flat.loops.alone, self._settles
-                large = loop(
-                    _read_only(samples.T), flat.given, flat.state, gains, states, target.T, settles, limit
-                )
+                    samples = np.ascontiguousarray(samples)
+                    shown, means = _read_only(samples), target
+                    large = flat.loops.alone(
+                        shown, flat.given, flat.state, *known, means, self._settles, limit
+                    )
+                else:
+                    shown, means = _read_only(samples.T), target.T
+                    large = flat.loops.streams(shown, flat.given, flat.state, *known, means, limit)
             else:
                 rows, means = _flattened(samples, mean.shape), target.reshape(flat.shape)
                 large = flat.loops.rows(rows, flat.given, flat.state, means, None, None, limit)
@@ -102,11 +105,13 @@ class Recursive(BaseEstimator):
         shape, start, samples = run.mean.shape, run.start, run.samples
         if self._settles and self._uniform(start) and not np.isnan(samples).any():
             # The gains of one channel are those of all, and known before any sample is.
-            gains, states, settled = self._schedule(start)
-            if settled:
-                known = np.minimum(np.arange(shape[0]), gains.size - 1)
+            gains, states, period = self._schedule(start)
+            if period:
+                t = np.arange(shape[0])
+                known = np.where(t < gains.size, t, gains.size - period + (t - gains.size) % period)
                 variance = states[self._variance - 1][known] if run.states_variance else None
-                return _spread(variance, shape), _spread(gains[known], shape)
+                stated = None if variance is None else variance.astype(run.mean.dtype)
+                return _spread(stated, shape), _spread(gains[known], shape)
             samples, start = np.zeros(shape[0]), self.State(*(field.reshape(-1)[0] for field in start))
             shape = shape[:1]
         flat = _Flat.of(self, start, shape)
@@ -167,6 +172,13 @@ class Recursive(BaseEstimator):
         for field in (x, *state):
             if type(field) is not np.ndarray or field.dtype is not DOUBLE or field.shape != x.shape:
                 return False
+        for field in state:  # a sample that lies across the state is read after it was written
+            if (
+                x is not field
+                and (x.base is not None or field.base is not None)
+                and np.may_share_memory(x, field)
+            ):
+                return False
         rows, samples = tuple(state), x
         if not all(field.flags.writeable for field in rows):
             return False
@@ -188,14 +200,16 @@ class Recursive(BaseEstimator):
 
     @cached_property
     def _straight(self) -> Straight | None:
-        return None if self._parameter_shapes else _traced(self, self._given())
+        from estimators._straight import straight
+
+        return None if self._parameter_shapes else straight(self, self._given(), _LARGEST)
 
     @cached_property
     def _settles(self) -> bool:
         """Whether gains follow from the gaps alone, so that a gain that has settled stays."""
-        one = self._coefficients_type(*(float(np.ravel(value)[0]) for value in self._given()))
-        traced = _traced(self, one)
-        return traced is not None and traced.settles
+        from estimators._straight import settles
+
+        return settles(self)
 
     def _uniform(self, start: Any) -> bool:
         """Whether all channels have the same coefficients and start from the same state, the mean aside."""
@@ -206,7 +220,7 @@ class Recursive(BaseEstimator):
     def _schedule(self, start: Any) -> _Schedule:
         """Gains from a start on where all channels share them, and none elsewhere."""
         if not (self._settles and self._uniform(start)):
-            return _Schedule(np.empty(0), tuple(np.empty(0) for _ in self.State._fields[1:]), False)
+            return _Schedule(np.empty(0), tuple(np.empty(0) for _ in self.State._fields[1:]), 0)
         mean, *rest = (float(np.ravel(field)[0]) for field in start)
         known = (
             0.0 if mean == mean else math.nan
@@ -226,15 +240,16 @@ class _Schedule(NamedTuple):
 
     gains: NDArray[np.float64]
     states: tuple[NDArray[np.float64], ...]
-    settled: bool
+    period: int
+    """1 where the last gain recurs for ever, 2 where the last two do in turn, 0 where they go on changing."""
 
 
 @functools.lru_cache(maxsize=64)
 def _schedule(settle: Any, given: tuple[float, ...], start: tuple[float, ...]) -> _Schedule:
     gains, states = np.empty(LONGEST), tuple(np.empty(LONGEST) for _ in start[1:])
     with np.errstate(all="ignore"):
-        steps, settled = settle(given, start, gains, states)
-    return _Schedule(gains[:steps].copy(), tuple(field[:steps].copy() for field in states), bool(settled))
+        steps, period = settle(given, start, gains, states)
+    return _Schedule(gains[:steps].copy(), tuple(field[:steps].copy() for field in states), int(period))
 
 
 class _Flat(NamedTuple):
@@ -265,13 +280,6 @@ class _Flat(NamedTuple):
         return cls(loops_of(type(estimator)), given, state, flat_shape, last)
 
 
-def _traced(estimator: Recursive, coefficients: Any) -> Straight | None:
-    """Write the steps out for one float; imported when first needed."""
-    from estimators._straight import straight
-
-    return straight(estimator, coefficients, _LARGEST)
-
-
 def loops_of(estimator_class: Any) -> Any:
     """Loops that inline the steps of a recursive estimator."""
     return compiled_loops().loops_of(estimator_class)
@@ -300,10 +308,9 @@ def _spread(rows: Any, shape: tuple[int, ...]) -> Any:
 
 def _flattened(values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Flatten channels for a loop: (T, C), or (T,) where every channel of ``shape`` has the same."""
-    if values.ndim == 1 or not any(values.strides[1:]):
-        return _read_only(
-            np.ascontiguousarray(values.reshape(len(values), -1)[:, 0] if values.size else values.ravel())
-        )
+    if values.ndim == 1 or (values.size and not any(values.strides[1:])):
+        of_one = values.reshape(len(values), -1)[:, 0] if values.ndim > 1 else values
+        return _read_only(np.ascontiguousarray(of_one))
     rows = np.ascontiguousarray(np.broadcast_to(align(values, shape[1:]), shape))
     return _read_only(rows.reshape(shape[0], int(np.prod(shape[1:]))))
 

@@ -7,13 +7,14 @@ behind ``tracker``, and the proof that a gain does not depend on the data, on wh
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from estimators._arithmetic import toward
-from estimators.tracker import Tracker
+from estimators.tracker import Tracker, resumed
 
 _UPDATE = """\
 def update(state, sample):
@@ -50,6 +51,9 @@ class tracker(Tracker):
     def state(self, state):
         {read}, = state
         self.__class__ = tracker if {read_floats} else of_arrays
+
+    def __reduce__(self):
+        return resumed, (self.estimator, self.state, self._on_infinite)
 
     update.__doc__ = Tracker.update.__doc__
     state.__doc__ = "State after the last sample."
@@ -166,7 +170,7 @@ class _Trace:
 
         def text(value: Any, whole: bool = False) -> str:
             if not isinstance(value, _Expression):
-                return repr(value)
+                return f"({float(value)!r})" if isinstance(value, float) else f"({value!r})"
             if id(value) in names:
                 return names[id(value)]
             inner = value.operator.format(*map(text, value.operands))
@@ -182,36 +186,21 @@ class _Trace:
 
 @dataclass(frozen=True)
 class Straight:
-    """One setting's recursion in straight lines, and whether its gain is the data's to change."""
+    """One setting's recursion in straight lines."""
 
     update: Callable[[Any, Any], Any]
     """update(state, sample): the state after it, None where either is not of plain floats in range."""
     tracker: type[Tracker]
     """A tracker whose ``update`` is the recursion itself; what is no plain float goes the common way."""
-    settles: bool
-    """The mean moves by ``toward`` alone; no other field, nor the gain, depends on the samples' values."""
 
 
 def straight(estimator: Any, coefficients: NamedTuple, limit: float) -> Straight | None:
     """Write out a recursion of plain numbers; None where its steps are more than arithmetic and ``where``."""
-    trace, names = _Trace(), [f"field_{k}" for k in range(len(estimator.State._fields))]
-    fields, sample = [trace.of(name) for name in names], trace.of("sample")
-    try:
-        predicted = estimator.predict(coefficients, estimator.State(*fields))
-        corrected, gain = estimator.correct(coefficients, predicted, sample)
-        results = tuple(corrected)
-        if not all(isinstance(value, (int, float, _Expression)) for value in (*results, gain)):
-            return None
-        moved = toward(fields[0], sample, gain)
-    except (_UntraceableError, TypeError, AttributeError, ArithmeticError):
+    names = [f"field_{k}" for k in range(len(estimator.State._fields))]
+    traced = _traced(estimator, names, lambda _: coefficients)
+    if traced is None:
         return None
-    rest = (*results[1:], *tuple(predicted)[1:], gain)
-    settles = (
-        predicted[0] is fields[0]
-        and (results[0] is moved)
-        and not any(trace.depends(value, {"field_0", "sample"}) for value in rest)
-    )
-    assignments, texts = trace.written(results)
+    assignments, texts = traced.trace.written(traced.corrected)
     spelled = {
         "fields": ", ".join(names),
         "floats": " and ".join(f"type({name}) is float" for name in names),
@@ -222,12 +211,68 @@ def straight(estimator: Any, coefficients: NamedTuple, limit: float) -> Straight
         "shared": "\n".join(f"            {line}" for line in assignments) or "            pass",
         "results": ", ".join(texts),
     }
-    scope: dict[str, Any] = {
-        "State": estimator.State,
-        "Tracker": Tracker,
-        "new": tuple.__new__,
-        "limit": limit,
-    }
-    scope |= {"inf": math.inf, "nan": math.nan}
+    scope: dict[str, Any] = {"State": estimator.State, "Tracker": Tracker, "resumed": resumed}
+    scope |= {"new": tuple.__new__, "limit": limit, "inf": math.inf, "nan": math.nan}
     exec(_UPDATE.format(**spelled) + _TRACKER.format(**spelled), scope)
-    return Straight(scope["update"], scope["tracker"], settles)
+    return Straight(scope["update"], scope["tracker"])
+
+
+def settles(estimator: Any) -> bool:
+    """Whether gains follow from the gaps alone, whatever the coefficients; False where that is not proved.
+
+    The mean then moves by ``toward`` alone, and neither another field nor the gain depends on the samples'
+    values, so that a gain that has settled stays.
+    """
+
+    def symbols(trace: _Trace) -> Any:
+        kind = estimator._coefficients_type
+        return kind(*(trace.of(f"coefficient_{k}") for k in range(len(kind._fields))))
+
+    names = [f"field_{k}" for k in range(len(estimator.State._fields))]
+    traced = _traced(estimator, names, symbols)
+    if traced is None:
+        return False
+    mean, *rest = traced.corrected
+    return (
+        traced.predicted[0] is traced.fields[0]
+        and mean is toward(traced.fields[0], traced.sample, traced.gain)
+        and not any(
+            traced.trace.depends(value, {"field_0", "sample"})
+            for value in (*rest, *traced.predicted[1:], traced.gain)
+        )
+    )
+
+
+class _Traced(NamedTuple):
+    trace: _Trace
+    fields: list[Any]
+    sample: Any
+    predicted: tuple[Any, ...]
+    corrected: tuple[Any, ...]
+    gain: Any
+
+
+def _traced(estimator: Any, names: list[str], coefficients: Callable[[_Trace], Any]) -> _Traced | None:
+    """Run the two steps on expressions; None where they ask for numbers, or read some that may change."""
+    if any(_reads_numbers(function) for function in (estimator.predict, estimator.correct)):
+        return None
+    trace = _Trace()
+    fields, sample = [trace.of(name) for name in names], trace.of("sample")
+    given = coefficients(trace)
+    try:
+        predicted = estimator.predict(given, estimator.State(*fields))
+        corrected, gain = estimator.correct(given, predicted, sample)
+    except (_UntraceableError, TypeError, AttributeError, ArithmeticError):
+        return None
+    if not all(isinstance(value, (int, float, _Expression)) for value in (*predicted, *corrected, gain)):
+        return None
+    return _Traced(trace, fields, sample, tuple(predicted), tuple(corrected), gain)
+
+
+def _reads_numbers(function: Any) -> bool:
+    """Whether a function reads numbers from outside: they may change, and what is written would not."""
+    scope = inspect.getclosurevars(function)
+    values = [*scope.globals.values(), *scope.nonlocals.values()]
+    return any(not callable(value) and not inspect.ismodule(value) for value in values) or any(
+        inspect.iscode(constant) for constant in function.__code__.co_consts
+    )

@@ -237,13 +237,11 @@ class MovingAverage(BaseEstimator):
         samples = np.ascontiguousarray(rows).reshape(shape).view()
         samples.flags.writeable = False
         large, overflows = windowed(self.window, past, samples, held.copy(), target, (limit, _LARGE))
-        if overflows:  # the channels concerned, in smaller units
+        if overflows:  # windows whose sums overflow, in smaller units
             present = np.where(np.abs(samples) < limit, samples, np.nan)
-            largest = np.fmax.reduce(np.abs(np.concatenate([past, present])), axis=0, initial=0.0)
-            scale = np.where(largest < _LARGE, 1.0, _SCALE)
             means = np.empty(shape)
-            windowed(self.window, past * scale, present * scale, held * scale, means, (limit, np.inf))
-            target[...] = means / scale
+            windowed(self.window, past * _SCALE, present * _SCALE, held * _SCALE, means, (limit, np.inf))
+            target[...] = np.where(np.isfinite(target), target, means / _SCALE)
         if target.base is not mean and target is not mean:
             mean[...] = target.reshape(mean.shape)
         return bool(large)

@@ -47,3 +47,8 @@ class Tracker:
 
     def __repr__(self) -> str:
         return f"Tracker({self.estimator!r}, mean={self.mean!r})"
+
+
+def resumed(estimator: Estimator, state: Any, on_infinite: OnInfinite) -> Tracker:
+    """Return the tracker that a pickled one was."""
+    return estimator.tracker(state, on_infinite=on_infinite)

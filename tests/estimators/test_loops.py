@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,6 +260,79 @@ def test_a_tracker_that_has_seen_an_array_stays_with_arrays() -> None:
     np.testing.assert_array_equal(tracker.update(np.array([2.0, 2.0])), [1.5, 2.0])
 
 
+def test_a_gain_that_has_not_settled_in_all_that_is_kept_of_it_moves_on() -> None:
+    x = np.ones(40_000)
+    x[32_768:] = 2.0
+    assert Kalman(0.0, 1.0).filter(x).mean[-1] == pytest.approx(x.mean(), rel=1e-12)
+    for estimator in (DebiasedEMA(0.99999), Kalman(1e-10, 1.0), Kalman(0.0, 1.0)):
+        alone, column = estimator.filter(x), estimator.filter(x[:, np.newaxis])
+        np.testing.assert_allclose(alone.mean, column.mean[:, 0], rtol=1e-12)
+        if alone.variance is not None:
+            assert alone.state.variance == column.state.variance[0] == alone.variance[-1]
+
+
+def test_large_samples_do_not_overflow_ahead() -> None:
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        x = rng.choice([-1.0, 1.0], 60) * 2.0**1022.9 * rng.uniform(0.5, 1.0, 60)
+        for beta in (0.0, 0.5, 0.9):
+            alone, column = EMA(beta).filter(x), EMA(beta).filter(x[:, np.newaxis])
+            np.testing.assert_allclose(alone.mean, column.mean[:, 0], rtol=0.0, atol=1e-12 * np.abs(x).max())
+
+
+def test_a_gain_of_two_values_in_turn_has_the_same_bytes_everywhere() -> None:
+    kalman = Kalman(q=0.06998828188793928, r=9.842147529995524)
+    x = stream(3000, 2)
+    rows, streams = kalman.filter(x), kalman.filter(np.asfortranarray(x))
+    np.testing.assert_array_equal(rows.mean, streams.mean)
+    np.testing.assert_array_equal(rows.state.variance, streams.state.variance)
+    np.testing.assert_array_equal(rows.state.variance, rows.variance[-1])
+    x[2900, 1] = np.nan
+    np.testing.assert_array_equal(kalman.filter(x).gain[:, 0], rows.gain[:, 0])
+
+
+def test_trackers_are_pickled() -> None:
+    for estimator in (EMA(0.9), DebiasedEMA(0.9), Kalman(0.1, 1.0), MovingAverage(3)):
+        tracker = estimator.tracker(on_infinite="missing")
+        for sample in (1.0, 2.0, math.inf):
+            tracker.update(sample)
+        again = pickle.loads(pickle.dumps(tracker))
+        assert again.update(4.0) == tracker.update(4.0)
+        assert again.update(math.inf) == tracker.update(math.inf)
+
+
+GAIN = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Outside(Clipped):
+    """A gain that is read from a global, by a function of the step's own."""
+
+    @staticmethod
+    def correct(given: Any, state: LevelState, sample: Any) -> tuple[LevelState, Any]:
+        return LevelState(toward(state.mean, sample, GAIN)), GAIN
+
+
+@dataclass(frozen=True, eq=False)
+class Negative(Clipped):
+    """Constants that change their meaning where they are written without brackets."""
+
+    @staticmethod
+    def correct(given: Any, state: LevelState, sample: Any) -> tuple[LevelState, Any]:
+        moved = 0.05 * (-2.0) ** (state.mean * 0.0 + 2.0)
+        return LevelState(toward(state.mean, sample, moved)), moved
+
+
+def test_steps_written_out_follow_what_they_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimator, state = Outside(), LevelState(0.0)
+    assert estimator.update(state, 1.0).mean == estimator.filter([1.0]).mean[0] == 0.25
+    monkeypatch.setitem(globals(), "GAIN", 0.5)
+    assert estimator.update(state, 1.0).mean == estimator.tracker().update(1.0) == 0.5
+    assert estimator.filter([1.0]).mean[0] == 0.5
+    assert Negative().update(state, 1.0).mean == Negative().filter([1.0]).mean[0] == 0.2
+    assert Clipped(np.float64(0.1)).update(state, 1.0).mean == 0.1
+
+
 # --- errors without estimates -------------------------------------------------------------------------------
 
 
@@ -317,7 +391,17 @@ def test_what_score_refuses(arguments: dict[str, Any], message: str) -> None:
         EMA(0.9).score(**arguments)
 
 
+@each
+def test_no_channels(estimator: Any) -> None:
+    x = np.zeros((30, 0))
+    out = estimator.filter(x)
+    assert out.mean.shape == out.gain.shape == out.noise_gain.shape == out.replay(x).shape == (30, 0)
+    assert estimator.score(x, x).rmse.shape == (0,)
+
+
 def test_nothing_to_count() -> None:
+    with pytest.raises(ValueError, match="infinity"):
+        EMA(0.9).score([np.inf])
     score = EMA(0.9).score(np.zeros(5), np.zeros(5), skip=5)
     assert score.n == 0
     assert math.isnan(score.rmse)
@@ -379,6 +463,12 @@ def test_replay_and_smooth_write_where_they_are_told(estimator: Any) -> None:
         smoothed = estimator.smooth(x, out=target)
         assert smoothed.mean is target[0]
         np.testing.assert_array_equal(target[1], estimator.smooth(x).variance)
+
+
+def test_update_in_place_from_its_own_memory() -> None:
+    state = LevelState(np.arange(4.0))
+    moved = Clipped(0.5).update(state, state.mean[::-1], out=state)
+    np.testing.assert_array_equal(moved.mean, [1.5, 1.5, 1.5, 1.5])
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3), (1,), (0,)], ids=str)

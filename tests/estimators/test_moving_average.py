@@ -137,6 +137,16 @@ def test_no_drift_over_many_windows() -> None:
             assert abs(mean[t] - exact) <= math.ulp(exact)
 
 
+def test_a_value_near_the_largest_leaves_no_trace_among_the_smallest() -> None:
+    x = 1e-300 * np.random.default_rng(0).uniform(1.0, 2.0, 40)
+    x[0] = 1e300
+    for window in (1, 2, 5, 16):
+        mean = MovingAverage(window).filter(x).mean
+        for t in range(window, 40):
+            exact = math.fsum(x[t - window + 1 : t + 1]) / window
+            assert abs(mean[t] - exact) <= 2 * math.ulp(exact)
+
+
 @pytest.mark.slow
 def test_no_drift_over_a_hundred_million_samples() -> None:
     """In chunks, so that memory stays small; an outlier, an infinity and a gap on the way."""
