@@ -69,7 +69,7 @@ class Loops(NamedTuple):
     streams: Callable[..., bool]
     """streams(samples (S, T), given, state, gains (n,), states (n,) each, period, mean (S, T), limit)."""
     settle: Callable[..., tuple[int, int]]
-    """settle(given, start, gains (n,), states (n,)): steps until the gain settled, and its period or 0."""
+    """settle(given, start, gains (n,), states (n,) each): steps until it settled; its period, or 0."""
     in_place: Callable[..., bool]
     """in_place(samples (C,), given, state, limit): one step; True, and nothing done, if one is too large."""
     score: Callable[..., None]
