@@ -57,19 +57,19 @@ def recurring(t: Any, known: Any, period: Any) -> Any:
 
 
 class Loops(NamedTuple):
-    """The loops of one recursive estimator; channels are flat, ``given`` and ``state`` tuples by field."""
+    """The loops of one recursive estimator; channels are flat, ``given`` and ``state`` tuples by field.
+
+    ``known``: gains (n,), other fields beside them (n,) each, and the period of those that recur, else 0.
+    """
 
     rows: Callable[..., bool]
     """rows(samples (T, C) or (T,), given, state, mean (T, C), variance, gain (T, C) or None, limit)."""
     alone: Callable[..., bool]
-    """alone(samples (T,), given, state, gains (n,), states (n,) each, period, mean (T,), settles, limit).
-
-    period: of the gains known beforehand, 0 if they have not settled; settles: whether gains do by themselves.
-    """
+    """alone(samples (T,), given, state, *known, mean (T,), settles, limit)."""
     streams: Callable[..., bool]
-    """streams(samples (S, T), given, state, gains (n,), states (n,) each, period, mean (S, T), limit)."""
+    """streams(samples (S, T), given, state, *known, mean (S, T), limit)."""
     settle: Callable[..., tuple[int, int]]
-    """settle(given, start, gains (n,), states (n,) each): steps until it settled; its period, or 0."""
+    """settle(given, start, gains (n,), states (n,) each): how many are known, and their period."""
     in_place: Callable[..., bool]
     """in_place(samples (C,), given, state, limit): one step; True, and nothing done, if one is too large."""
     score: Callable[..., None]
