@@ -115,11 +115,8 @@ class Recursive(BaseEstimator):
             samples, start = np.zeros(shape[0]), self.State(*(field.reshape(-1)[0] for field in start))
             shape = shape[:1]
         flat = _Flat.of(self, start, shape)
-        rows, mean, gain = (
-            _flattened(samples, shape),
-            np.empty(flat.shape, run.mean.dtype),
-            np.empty(flat.shape),
-        )
+        rows = _flattened(samples, shape)
+        mean, gain = np.empty(flat.shape, run.mean.dtype), np.empty(flat.shape)
         variances = np.empty(flat.shape, run.mean.dtype) if run.states_variance else None
         with np.errstate(all="ignore"):
             flat.loops.rows(rows, flat.given, flat.state, mean, variances, gain, np.inf)
@@ -131,20 +128,14 @@ class Recursive(BaseEstimator):
     ) -> None:
         start = np.where(np.isnan(run.start.mean), np.nan, initial).reshape(-1)
         gain, rows = _flattened(run.gain, mean.shape), _flattened(z, mean.shape)
+        one_for_all = gain.ndim == rows.ndim == 1 and start.size > 0
+        if one_for_all and np.array_equal(start, np.full_like(start, start[0]), equal_nan=True):
+            start = start[:1].copy()
         shape = len(mean), start.size
-        if (
-            gain.ndim == rows.ndim == 1
-            and start.size
-            and np.array_equal(start, start[:1].repeat(start.size), True)
-        ):
-            shape, start = (len(mean), 1), start[:1].copy()  # the same in all channels
-        flat = (
-            mean.reshape(shape)
-            if mean.size == shape[0] * shape[1] and mean.flags.c_contiguous
-            else np.empty(shape)
-        )
+        fits = mean.size == math.prod(shape) and mean.flags.c_contiguous
+        flat = mean.reshape(shape) if fits else np.empty(shape)
         compiled_loops().replayed()(gain, rows, start, flat)
-        if not np.may_share_memory(flat, mean):
+        if not fits:
             mean[...] = _spread(flat[:, 0], mean.shape) if shape[1] == 1 else flat.reshape(mean.shape)
 
     def _squared_weights(self, run: Run) -> NDArray[np.float64]:
