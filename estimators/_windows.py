@@ -11,7 +11,7 @@ from numba.extending import register_jitable
 
 from estimators._compiling import compiled
 
-TILE_CHANNELS, BLOCK = 64, 4096
+TILE_CHANNELS, BLOCK = 64, 8192
 """Channels and values of a sliding window that are summed at a time, in the nearer caches."""
 
 
@@ -38,8 +38,9 @@ def gathered(
     old = max(0, min(count, -first))
     if width == samples.shape[1]:  # rows follow each other without a gap: they are one long row
         end = past.shape[0] + first + old
-        present, large, huge = read(rows[: old * width], past[end - old : end].reshape(-1), limits, marks)
-        newer = samples[first + old : first + count].reshape(-1)
+        older = past.reshape(-1)[(end - old) * width : end * width]
+        present, large, huge = read(rows[: old * width], older, limits, marks)
+        newer = samples.reshape(-1)[(first + old) * width : (first + count) * width]
         found = read(rows[old * width :], newer, limits, marks)
         return present + found[0], large + found[1], huge + found[2]
     present, large, huge = 0, 0, 0
