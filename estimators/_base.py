@@ -196,15 +196,18 @@ class BaseEstimator(ByValue, ABC):
         samples, _ = as_stream(x)
         steps, channels = len(samples), self._channels(samples.shape[1:])
         first = whole("score", "skip", skip, 0)
-        settle_infinity(samples[:1], on_infinite, DOUBLE)
+        settle_infinity(samples[:1], on_infinite, DOUBLE)  # of one sample alone nothing else is looked at
+        name, policy, ahead = ("x", on_infinite, 1) if truth is None else ("truth", "raise", 0)
         if truth is None:
             target, samples, first = samples[1:], samples[:-1], max(0, first - 1)
         else:
             target, _ = as_stream(truth, "truth")
-            fits = len(target) == steps and align(target[:1], channels).ndim == len(channels) + 1
-            if not fits or any(
-                n not in (1, c) for n, c in zip(target.shape[:0:-1], channels[::-1], strict=False)
-            ):
+            try:
+                np.broadcast_to(align(target[:1], channels), (1, *channels))
+                fits = len(target) == steps
+            except ValueError:
+                fits = False
+            if not fits:
                 raise ValueError(f"truth has shape {target.shape}; it must be (T,) or {(steps, *channels)}")
         alone = samples.ndim == target.ndim == 1
         state, size = self._start(channels), int(np.prod(channels))
@@ -214,9 +217,7 @@ class BaseEstimator(ByValue, ABC):
         for begin, end in itertools.pairwise(pieces):
             rows = [
                 settle_infinity(samples[begin:end], on_infinite, DOUBLE, "x", begin),
-                settle_infinity(target[begin:end], on_infinite, DOUBLE, "x", begin + 1)
-                if truth is None
-                else settle_infinity(target[begin:end], "raise", DOUBLE, "truth", begin),
+                settle_infinity(target[begin:end], policy, DOUBLE, name, begin + ahead),
             ]
             if not alone:
                 rows = [np.broadcast_to(align(r, channels), (end - begin, *channels)) for r in rows]

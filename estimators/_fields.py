@@ -123,12 +123,12 @@ def _cell(values, t, c):  # type: ignore[no-untyped-def]
 
 def kept(array: Any, value: Any) -> Any:
     """The number that an array keeps of another: rounded where it holds float32."""
-    return value if array is None else float(array.dtype.type(value))
+    return float(array.dtype.type(value))
 
 
 @overload(kept)
 def _kept(array, value):  # type: ignore[no-untyped-def]
-    if isinstance(array, types.Array) and array.dtype == types.float32:
+    if array.dtype == types.float32:
         return lambda array, value: np.float64(np.float32(value))
     return lambda array, value: value
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from estimators._arithmetic import where
 from estimators._base import BaseEstimator
-from estimators._samples import DOUBLE, LARGEST
+from estimators._samples import DOUBLE, LARGEST, read_only
 from estimators.results import Run, align
 
 if TYPE_CHECKING:
@@ -87,12 +87,12 @@ class Recursive(BaseEstimator):
                 known = self._schedule(start)
                 if mean.ndim == 1:
                     samples = np.ascontiguousarray(samples)
-                    shown, means = _read_only(samples), target
+                    shown, means = read_only(samples), target
                     large = flat.loops.alone(
                         shown, flat.given, flat.state, *known, means, self._settles, limit
                     )
                 else:
-                    shown, means = _read_only(samples.T), target.T
+                    shown, means = read_only(samples.T), target.T
                     large = flat.loops.streams(shown, flat.given, flat.state, *known, means, limit)
             else:
                 rows, means = _flattened(samples, mean.shape), target.reshape(flat.shape)
@@ -107,11 +107,11 @@ class Recursive(BaseEstimator):
             # The gains of one channel are those of all, and known before any sample is.
             gains, states, period = self._schedule(start)
             if period:
-                t = np.arange(shape[0])
-                known = np.where(t < gains.size, t, gains.size - period + (t - gains.size) % period)
-                variance = states[self._variance - 1][known] if run.states_variance else None
-                stated = None if variance is None else variance.astype(run.mean.dtype)
-                return _spread(stated, shape), _spread(gains[known], shape)
+                variance = None
+                if run.states_variance:
+                    own = states[self.State._fields.index("variance") - 1]
+                    variance = _recurring(own, period, shape[0]).astype(run.mean.dtype)
+                return _spread(variance, shape), _spread(_recurring(gains, period, shape[0]), shape)
             samples, start = np.zeros(shape[0]), self.State(*(field.reshape(-1)[0] for field in start))
             shape = shape[:1]
         flat = _Flat.of(self, start, shape)
@@ -164,11 +164,8 @@ class Recursive(BaseEstimator):
             if type(field) is not np.ndarray or field.dtype is not DOUBLE or field.shape != x.shape:
                 return False
         for field in state:  # a sample that lies across the state is read after it was written
-            if (
-                x is not field
-                and (x.base is not None or field.base is not None)
-                and np.may_share_memory(x, field)
-            ):
+            both_own = x.base is None and field.base is None
+            if x is not field and not both_own and np.may_share_memory(x, field):
                 return False
         rows, samples = tuple(state), x
         if not all(field.flags.writeable for field in rows):
@@ -213,14 +210,9 @@ class Recursive(BaseEstimator):
         if not (self._settles and self._uniform(start)):
             return _Schedule(np.empty(0), tuple(np.empty(0) for _ in self.State._fields[1:]), 0)
         mean, *rest = (float(np.ravel(field)[0]) for field in start)
-        known = (
-            0.0 if mean == mean else math.nan
-        )  # which mean is of no account; the one NaN equals itself as a key
-        return _schedule(loops_of(type(self)).settle, self._given_numbers, (known, *rest))
-
-    @property
-    def _variance(self) -> int:
-        return int(self.State._fields.index("variance"))
+        # Which mean is of no account, only whether there is one; math.nan, being one object, equals itself.
+        whether = 0.0 if mean == mean else math.nan
+        return _schedule(loops_of(type(self)).settle, self._given_numbers, (whether, *rest))
 
     def _given(self) -> Any:
         return self._coefficients_type(*(getattr(self, name) for name in self.coefficients))
@@ -290,6 +282,11 @@ def _by_stream(samples: NDArray[np.float64], mean: NDArray[Any]) -> bool:
     return samples.ndim == 1 or (samples.ndim == 2 and len(samples) > 1 and samples.flags.f_contiguous)
 
 
+def _recurring(values: NDArray[np.float64], period: int, steps: int) -> NDArray[np.float64]:
+    """Go on with values of which the last ``period`` recur for ever, to so many steps."""
+    return np.concatenate([values, np.resize(values[-period:], max(0, steps - values.size))])[:steps]
+
+
 def _spread(rows: Any, shape: tuple[int, ...]) -> Any:
     """Give every channel what is known of one, as a view."""
     if rows is None:
@@ -301,13 +298,6 @@ def _flattened(values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[n
     """Flatten channels for a loop: (T, C), or (T,) where every channel of ``shape`` has the same."""
     if values.ndim == 1 or (values.size and not any(values.strides[1:])):
         of_one = values.reshape(len(values), -1)[:, 0] if values.ndim > 1 else values
-        return _read_only(np.ascontiguousarray(of_one))
+        return read_only(np.ascontiguousarray(of_one))
     rows = np.ascontiguousarray(np.broadcast_to(align(values, shape[1:]), shape))
-    return _read_only(rows.reshape(shape[0], int(np.prod(shape[1:]))))
-
-
-def _read_only(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One type for every input, so that loops are compiled once."""
-    view = values.view()
-    view.flags.writeable = False
-    return view
+    return read_only(rows.reshape(shape[0], int(np.prod(shape[1:]))))

@@ -60,6 +60,13 @@ def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArr
     return out
 
 
+def read_only(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """View samples as what cannot be written: one type for every input, so that loops are compiled once."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
+
+
 def settle_infinity(
     samples: NDArray[np.float64],
     on_infinite: OnInfinite,

@@ -196,10 +196,10 @@ class Straight:
 
 def straight(estimator: Any, coefficients: NamedTuple, limit: float) -> Straight | None:
     """Write out a recursion of plain numbers; None where its steps are more than arithmetic and ``where``."""
-    names = [f"field_{k}" for k in range(len(estimator.State._fields))]
-    traced = _traced(estimator, names, lambda _: coefficients)
+    traced = _traced(estimator, lambda _: coefficients)
     if traced is None:
         return None
+    names = [field.operator for field in traced.fields]
     assignments, texts = traced.trace.written(traced.corrected)
     spelled = {
         "fields": ", ".join(names),
@@ -228,8 +228,7 @@ def settles(estimator: Any) -> bool:
         kind = estimator._coefficients_type
         return kind(*(trace.of(f"coefficient_{k}") for k in range(len(kind._fields))))
 
-    names = [f"field_{k}" for k in range(len(estimator.State._fields))]
-    traced = _traced(estimator, names, symbols)
+    traced = _traced(estimator, symbols)
     if traced is None:
         return False
     mean, *rest = traced.corrected
@@ -252,12 +251,13 @@ class _Traced(NamedTuple):
     gain: Any
 
 
-def _traced(estimator: Any, names: list[str], coefficients: Callable[[_Trace], Any]) -> _Traced | None:
+def _traced(estimator: Any, coefficients: Callable[[_Trace], Any]) -> _Traced | None:
     """Run the two steps on expressions; None where they ask for numbers, or read some that may change."""
     if any(_reads_numbers(function) for function in (estimator.predict, estimator.correct)):
         return None
     trace = _Trace()
-    fields, sample = [trace.of(name) for name in names], trace.of("sample")
+    fields = [trace.of(f"field_{k}") for k in range(len(estimator.State._fields))]
+    sample = trace.of("sample")
     given = coefficients(trace)
     try:
         predicted = estimator.predict(given, estimator.State(*fields))

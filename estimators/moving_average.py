@@ -10,7 +10,7 @@ import numpy as np
 
 from estimators._base import BaseEstimator
 from estimators._parameters import ABOVE_0_TO_1, NONNEGATIVE, Range, real, require, whole
-from estimators._samples import LARGEST
+from estimators._samples import LARGEST, read_only
 from estimators.protocol import Trait
 from estimators.results import Run, align
 
@@ -230,19 +230,19 @@ class MovingAverage(BaseEstimator):
     def _means(self, start: MovingAverageState, rows: NDArray[np.float64], mean: NDArray[Any]) -> bool:
         """Write means over each window, shape (T, *channels); whether a sample was too large."""
         shape = (len(rows), int(np.prod(rows.shape[1:])))
-        target = mean.reshape(shape) if mean.flags.c_contiguous else np.empty(shape, mean.dtype)
-        past = np.ascontiguousarray(start.window, dtype=np.float64).reshape(self.window, -1)
+        fits = mean.flags.c_contiguous
+        target = mean.reshape(shape) if fits else np.empty(shape, mean.dtype)
+        past = np.ascontiguousarray(start.window, dtype=np.float64).reshape(self.window, shape[1])
         held = np.array(start.mean, dtype=np.float64).reshape(-1)
         limit, windowed = float(LARGEST[mean.dtype]), sliding_means()
-        samples = np.ascontiguousarray(rows).reshape(shape).view()
-        samples.flags.writeable = False
+        samples = read_only(np.ascontiguousarray(rows).reshape(shape))
         large, overflows = windowed(self.window, past, samples, held.copy(), target, (limit, _LARGE))
         if overflows:  # windows whose sums overflow, in smaller units
             present = np.where(np.abs(samples) < limit, samples, np.nan)
             means = np.empty(shape)
             windowed(self.window, past * _SCALE, present * _SCALE, held * _SCALE, means, (limit, np.inf))
             target[...] = np.where(np.isfinite(target), target, means / _SCALE)
-        if target.base is not mean and target is not mean:
+        if not fits:
             mean[...] = target.reshape(mean.shape)
         return bool(large)
 

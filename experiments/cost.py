@@ -161,9 +161,7 @@ def _text(summary: pd.DataFrame, skipped: Sequence[str], chosen: Parameters) -> 
         "What else was measured:",
         _others(summary),
         f"Goals{'' if chosen.scale == 1.0 else f' (stated at scale 1; this run has {chosen.scale:g})'}:",
-        aligned(
-            [["what", "goal", "reached", "over rounds", "verdict"], *(_judged(g, summary) for g in GOALS)], 1
-        ),
+        _goals(summary),
     ]
     if skipped:
         blocks.append("Not entered:\n" + "\n".join(f"- {reason}" for reason in skipped))
