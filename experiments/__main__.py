@@ -8,10 +8,13 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
+LINES = 120
+"""Of a summary that are printed; all are in its file."""
 EXAMPLES = """\
-five useful commands (kalmean is short for python -m experiments):
+six useful commands (kalmean is short for python -m experiments):
   kalmean
       the main job: four estimators on synthetic gradient ratios
   kalmean stream=recorded stream.path=log.csv stream.column=loss
@@ -20,6 +23,8 @@ five useful commands (kalmean is short for python -m experiments):
       every estimator at its own best setting, chosen on other seeds
   kalmean 'estimators=[ema,kalman]' estimators.ema.beta=0.9 match=noise_gain
       two of them, the second set to let the same noise through as the first
+  kalmean -m estimators.ema.beta=0.9,0.99,0.999 stream=gradient_ratio,gradient_ratio_b64
+      a sweep; the same command again goes on where it was stopped
   kalmean experiment=response
       measured impulse, step and frequency responses against closed forms
 """
@@ -33,7 +38,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one experiment; exit status 0, 2 for a setting that cannot be used, 130 for Ctrl-C."""
+    """Run one experiment.
+
+    Exit status 0; 1 where cells failed; 2 for a setting that cannot be used; 130 after Ctrl-C, 143 after
+    a polite kill.
+    """
+    from experiments.runner import StoppedError
+
     try:
         code = _main(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()  # what was printed may be refused only now
@@ -41,8 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the table has seen enough; the last flush must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except StoppedError as stopped:
+        print(f"kalmean: stopped; {stopped}", file=sys.stderr)
+        return 128 + stopped.signum
     except KeyboardInterrupt:
-        print("kalmean: interrupted; nothing was written", file=sys.stderr)
+        print("kalmean: interrupted; finished cells are kept", file=sys.stderr)
         return 130
     except MemoryError as error:
         return _refused(f"too large for this machine's memory: stream.steps or seeds ({error})")
@@ -64,6 +78,9 @@ def _main(arguments: list[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("-h", "--help", action="store_true", help="show groups, settings and useful commands")
+    parser.add_argument(
+        "-m", "--multirun", action="store_true", help="sweep: key=a,b runs each, with each of the others"
+    )
     parser.add_argument("--cfg", action="store_true", help="print the configuration and stop")
     given = parser.parse_intermixed_args(arguments)  # options may stand between overrides
     if given.help:
@@ -73,12 +90,24 @@ def _main(arguments: list[str]) -> int:
     from experiments import job
 
     if given.cfg:
-        print(job.Job.of(given.overrides).config_text(), end="")
+        print(job.Job.of(given.overrides, given.multirun).text, end="")
         return 0
-    folder, fresh = job.completed(given.overrides)
-    print((folder / "summary.md").read_text(encoding="utf-8"))
-    print(f"{'written' if fresh else 'unchanged, from an earlier run'}: {folder}")
+    done = job.completed(given.overrides, given.multirun)
+    print(_first((done.path / "summary.md").read_text(encoding="utf-8"), done.path / "summary.md"))
+    print(f"{'written' if done.fresh else 'unchanged, from an earlier run'}: {done.path}")
+    if done.failures:
+        some = f"{len(done.failures):,} cell{'s' if len(done.failures) > 1 else ''} failed"
+        print(f"kalmean: {some}; the same command tries again. First: {done.failures[0]}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _first(text: str, path: Path) -> str:
+    """A text that fits a few screens; of a longer one the beginning, and where the rest is."""
+    lines = text.splitlines()
+    if len(lines) <= LINES:
+        return text
+    return "\n".join([*lines[:LINES], f"... {len(lines) - LINES:,} more lines in {path}", ""])
 
 
 def _help(parser: argparse.ArgumentParser) -> str:

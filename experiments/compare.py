@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from experiments.cells import every_metric
 from experiments.figures import line, styled
-from experiments.metrics import LEVEL, SETTLED, STEP, Measured, Trial, joined, measure
-from experiments.runs import Outcome
+from experiments.metrics import LEVEL, SETTLED, STEP, Trial
+from experiments.plan import Panel
+from experiments.runs import Report
 from experiments.settings import Tune
 from experiments.setup import Setup
-from experiments.tables import Column, differences, markdown, summarise
+from experiments.summaries import Column
+from experiments.tables import differences, markdown
 
-_ATTENUATION = Column("implied_attenuation_db", "implied atten. (dB)", margin=0.1, exact=True)
-_AGE = Column("mean_age", "mean age", exact=True)
-_BYTES = Column("state_bytes", "bytes", exact=True)
+_ATTENUATION = Column("implied_attenuation_db", "implied atten. (dB)", margin=0.1, exact=True, better="more")
+_AGE = Column("mean_age", "mean age", exact=True, better="less")
+_BYTES = Column("state_bytes", "bytes", exact=True, better="less")
 _PREDICTION = (
-    Column("prediction_rmse", "prediction RMSE"),
+    Column("prediction_rmse", "prediction RMSE", better="less"),
     Column("prediction_coverage", "pred. coverage"),
 )
 WITH_TRUTH = (
-    Column("attenuation_db", "atten. (dB)", margin=0.1),
-    Column("lag", "lag", exact=True),
-    Column("settling", "settling", exact=True),
-    Column("startup_rmse", "start-up RMSE"),
-    Column("rmse", "RMSE"),
+    Column("attenuation_db", "atten. (dB)", margin=0.1, better="more"),
+    Column("lag", "lag", exact=True, better="less"),
+    Column("settling", "settling", exact=True, better="less"),
+    Column("startup_rmse", "start-up RMSE", better="less"),
+    Column("rmse", "RMSE", better="less"),
     Column("coverage", "coverage"),
     _BYTES,
 )
@@ -48,33 +52,52 @@ class Parameters:
     """None beyond what every experiment has."""
 
 
-def run(setup: Setup) -> Outcome:
-    """Measure every estimator on the same repetitions; ValueError where match or tune finds no setting."""
-    setup, how = setup.chosen()
-    table, first_trials, missing = measured(setup)
-    summary = summarise(table)
-    return Outcome(table, summary, _text(setup, how, summary, missing), _figures(setup, first_trials))
+measure = every_metric
 
 
-def measured(setup: Setup) -> tuple[pd.DataFrame, dict[str, Trial], int]:
-    """All metrics of every estimator, its trial on the first block, and the number of missing samples."""
-    blocks: dict[str, list[list[Measured]]] = {name: [] for name in setup.estimators}
-    first_trials: dict[str, Trial] = {}
-    missing = 0
-    for _, drawn in setup.blocks():
-        missing += int(np.isnan(drawn.samples).sum())
-        for name, estimator in setup.estimators.items():
-            trial = setup.trial(estimator, drawn)
-            blocks[name].append(measure(trial))
-            first_trials.setdefault(name, trial)
-    seeds = range(setup.repetitions)
-    rows = [setup.rows("compare", name, seeds, joined(parts)) for name, parts in blocks.items()]
-    return pd.concat(rows, ignore_index=True), first_trials, missing
-
-
-def _text(setup: Setup, how: str, summary: pd.DataFrame, missing: int) -> str:
-    known, n = setup.stream.has_truth, setup.repetitions
+def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
+    """One panel in words, its tables and figures; of several, one table of all."""
+    known = all(panel.setup.stream.has_truth for panel in panels)
     columns: tuple[Column, ...] = WITH_TRUTH if known else WITHOUT_TRUTH
+    if len(panels) > 1:
+        return Report(_text_of_many(panels, summary, columns), {}, columns)
+    (panel,) = panels
+    trials = {name: panel.condition.trial(own, [0]) for name, own in panel.estimators().items()}
+    return Report(_text(panel, summary, columns), _figures(panel.setup, trials), columns)
+
+
+def _text_of_many(panels: Sequence[Panel], summary: pd.DataFrame, columns: Sequence[Column]) -> str:
+    counts = sorted({panel.repetitions for panel in panels})
+    n = " or ".join(str(count) for count in counts)
+    root = panels[0].setup.root_seed
+    hows = list(dict.fromkeys(panel.how for panel in panels))
+    return "\n\n".join(
+        [
+            f"compare on {len(panels)} streams, {n} repetitions of each, root seed {root}.\n"
+            + "\n".join(hows),
+            markdown(summary, columns),
+            f"± is half of a 95 % interval over the repetitions. {_units(panels[0])}",
+            "Differences to the first setting on each stream, paired by repetition, are in summary.csv.\n",
+        ]
+    )
+
+
+def _units(panel: Panel) -> str:
+    timed = "Lag and settling" if panel.setup.stream.has_truth else "Mean age"
+    return (
+        f"{timed} in samples, RMSE in {panel.setup.stream.unit}, bytes of state per channel; "
+        f"coverage of 95 % intervals."
+    )
+
+
+def _missing_samples(panel: Panel) -> int:
+    blocks = panel.condition.blocks(panel.repetitions)
+    return sum(int(np.isnan(panel.condition.draw(block).samples).sum()) for block in blocks)
+
+
+def _text(panel: Panel, summary: pd.DataFrame, columns: Sequence[Column]) -> str:
+    setup, n, missing = panel.setup, panel.repetitions, _missing_samples(panel)
+    known = setup.stream.has_truth
     count = "1 stream" if n == 1 else f"{n} streams"
     gaps = f", {missing:,} of them missing" if missing else ""
     source = f"root seed {setup.root_seed}" if known else "as recorded"
@@ -87,18 +110,16 @@ def _text(setup: Setup, how: str, summary: pd.DataFrame, missing: int) -> str:
     )
     notes = [
         interval if n > 1 else "One stream: no intervals; only what owes nothing to chance is told apart.",
-        f"{'Lag and settling' if known else 'Mean age'} in samples, RMSE in {setup.stream.unit}, "
-        f"bytes of state "
-        f"per channel; coverage of 95 % intervals.",
+        _units(panel),
         f"{told}{'' if known or setup.stream.noise_variance else f', estimated from {seen}'}.",
     ]
     if missing:  # where the gaps fell is chance too
         columns = tuple(replace(column, exact=column is _BYTES) for column in columns)
     compared = differences(summary, columns)
     blocks = [
-        f"compare on {setup.stream_name}: {count} of {setup.stream.length():,} samples "
+        f"compare on {panel.stream}: {count} of {setup.stream.length():,} samples "
         f"({setup.stream.unit}){gaps}, {source}.\n"
-        f"Errors after the first {setup.burn_in:,}; {how}.",
+        f"Errors after the first {setup.burn_in:,}; {panel.how}.",
         markdown(summary, columns),
         "\n".join(notes),
         "Paired differences on the same streams:" if compared else "",

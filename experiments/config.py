@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -26,6 +27,15 @@ GROUPS = ("experiment", "stream", "estimators", "executor")
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line."""
+
+
+@dataclasses.dataclass
+class Sweep:
+    """An experiment's own sweep: lists of values by key, all with all, or going together; and its seeds."""
+
+    grid: dict[str, Any] = dataclasses.field(default_factory=dict)
+    zip: list[Any] = dataclasses.field(default_factory=list)
+    repetitions: int | None = None
 
 
 @dataclasses.dataclass
@@ -83,13 +93,13 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, str]:
     _register()
     GlobalHydra.instance().clear()
     try:
-        _refuse_misleading(overrides)
+        parsed(overrides)
         with initialize_config_dir(str(folder().resolve()), version_base="1.3"):
             full = compose("config", overrides=list(overrides), return_hydra_config=True)
         stream = str(full.hydra.runtime.choices.stream)
         config = OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"])
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(one_line(error)) from error
     fixed = [field.name for field in dataclasses.fields(Root)]
     for key in config:
         if key not in fixed:
@@ -107,7 +117,7 @@ def resolved(config: DictConfig, key: str) -> Any:
         node = OmegaConf.select(config, key)
         return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(one_line(error)) from error
 
 
 def built(where: str, kind: Any, parameters: Mapping[str, Any]) -> Any:
@@ -136,9 +146,19 @@ def text(config: DictConfig) -> str:
     return OmegaConf.to_yaml(config, resolve=True)
 
 
-def _refuse_misleading(overrides: Sequence[str]) -> None:
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra reads them; ConfigError for what cannot be read, or would have no effect."""
+    try:
+        found: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(one_line(error)) from error
+    _refuse_misleading(found)
+    return found
+
+
+def _refuse_misleading(overrides: Sequence[Override]) -> None:
     """Raise ConfigError for what Hydra would take without effect, or refuse without saying what."""
-    for given in OverridesParser.create().parse_overrides(list(overrides)):
+    for given in overrides:
         key, text = given.key_or_group, given.input_line
         if re.split("[./]", key)[0] == "hydra":
             raise ConfigError(f"{text}: Hydra's own settings have no effect; output=DIR names the folder")
@@ -174,15 +194,22 @@ def _register() -> None:
         store.store(group="stream/schema", name=name, node=_schema(stream, kind=name))
     for name in options("experiment"):
         parameters = registry.experiment(name).Parameters
-        store.store(group="experiment/schema", name=name, node=_schema(parameters, name=name))
-    store.store(group="executor/schema", name="local", node={})
+        node = _schema(parameters, name=name, sweep=Sweep)
+        store.store(group="experiment/schema", name=name, node=node)
+    for name, executor in registry.executor_kinds().items():
+        store.store(group="executor/schema", name=name, node=_schema(executor, name=name))
 
 
-def _schema(kind: type, /, **fixed: str) -> Any:
-    """Structured config of a dataclass: its own fields, types and defaults, plus what names it."""
+def _schema(kind: type, /, **more: Any) -> Any:
+    """Structured config of a dataclass: its own fields, types and defaults, and more, named or nested."""
     # A parameter may be an array in the library; a row of a table has one value.
     hints = typing.get_type_hints(kind, localns={"Parameter": float})
-    made: list[Any] = [(name, str, value) for name, value in fixed.items()]
+    made: list[Any] = [
+        (name, value, dataclasses.field(default_factory=value))
+        if isinstance(value, type)
+        else (name, str, value)
+        for name, value in more.items()
+    ]
     for field in dataclasses.fields(kind):
         if field.default is not dataclasses.MISSING:
             made.append((field.name, hints[field.name], field.default))
@@ -195,7 +222,7 @@ def _schema(kind: type, /, **fixed: str) -> Any:
     return dataclasses.make_dataclass(f"{kind.__name__}Schema", made)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Say which setting, which value and what would be valid; Hydra's own texts run over many lines."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     first = str(error).partition("\n")[0]
@@ -207,8 +234,6 @@ def _one_line(error: Exception) -> str:
         return f"{name} is no configuration group; {registry.nearest(name, GROUPS)}"
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}; write key=value, as in seeds=20 or estimators=[ema,kalman]"
-    if "Ambiguous value" in first:
-        return f"{first.split(chr(39))[1]} names several values; give one, or a list as key=[a,b]"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         parent, _, key = (cause.full_key or "").rpartition(".")
         valid = [str(name) for name in cause.parent_node or () if name != "hydra"]

@@ -21,7 +21,8 @@ from experiments.peers import Contest, Contestant
 from experiments.runs import Outcome
 from experiments.settings import Match, Tune
 from experiments.setup import Setup
-from experiments.tables import COLUMNS, aligned
+from experiments.summaries import COLUMNS
+from experiments.tables import aligned
 from experiments.workloads import WORKLOADS
 
 TURN = 0.02

@@ -1,82 +1,204 @@
-"""From overrides to a finished run: builds the ingredients, runs the experiment unless its run is there."""
+"""From overrides to a finished run: builds the ingredients, runs what is missing, writes the folder."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from experiments import config, registry
-from experiments.runs import RunFolder
+from experiments.cells import plain
+from experiments.composer import Composer, Sweep
+from experiments.composer import Point as Composed
+from experiments.executors import Executor
+from experiments.plan import Panel, Point, Runs, collected, panels, wanted
+from experiments.runner import StoppedError
+from experiments.runs import Outcome, RunFolder
 from experiments.settings import Tune
 from experiments.setup import Setup
+from experiments.store import Store
 from experiments.streams import Stream
+from experiments.summaries import Rows, long_table, summarise
+from experiments.tables import latex
 
 
 @dataclass(frozen=True)
 class Job:
-    """One experiment on one setup, and the configuration that it was built from."""
+    """One experiment on the setups of a sweep, of which there is one where nothing is swept."""
 
     experiment: str
-    setup: Setup
-    composed: Any
+    points: Sequence[Point]
+    executor: Executor
+    output: Path
+    text: str
+    """The configuration of the first point as YAML, and the axes of a sweep."""
 
     @classmethod
-    def of(cls, overrides: Sequence[str]) -> Job:
+    def of(cls, overrides: Sequence[str], multirun: bool = False) -> Job:
         """Build everything that the overrides name; ValueError, one line, for what cannot be used."""
-        composed, stream_name = config.composed(overrides)
-        stream = _built("stream", config.resolved(composed, "stream"), registry.stream_kinds(), stream_name)
-        _fill_in(composed, stream)
-        estimators = {
-            name: _built(f"estimators.{name}", settings, registry.estimator_kinds(), name)
-            for name, settings in config.resolved(composed, "estimators").items()
-        }
-        executor = config.resolved(composed, "executor")
-        if executor != {"name": "local"}:
-            raise config.ConfigError(f"executor={executor} is not valid; executor=local is the one there is")
-        parameters = config.resolved(composed, "experiment")
-        experiment = str(parameters.pop("name", None))
-        if experiment not in config.options("experiment"):
-            valid = registry.nearest(experiment, config.options("experiment"))
-            raise config.ConfigError(f"experiment.name={experiment} is not available; {valid}")
-        setup = Setup(
-            parameters=config.built("experiment", registry.experiment(experiment).Parameters, parameters),
-            stream_name=stream_name,
-            stream=stream,
-            noise_variance=float(composed.stream.noise_variance),
-            estimators=estimators,
-            seeds=composed.seeds,
-            root_seed=composed.root_seed,
-            burn_in=composed.burn_in,
-            match=composed.match,
-            tune=composed.tune,
-        )
-        return cls(experiment, setup, composed)
+        sweep = Sweep.of(overrides, multirun)
+        composer, builder = Composer(sweep.fixed), _Builder()
+        points = []
+        for chosen in sweep.points():
+            with composer.at(chosen) as composed:
+                setup = builder.setup(composed)
+                points.append(Point(setup, dict(text.split("=", 1) for text in chosen)))
+                if len(points) == 1:
+                    experiment, executor = builder.experiment(composed), builder.executor(composed)
+                    output = Path(composed.config.output)
+                    text = config.text(composed.config)
+        if sweep.axes:
+            text += sweep.text()
+            if not hasattr(registry.experiment(experiment), "measure"):
+                raise config.ConfigError(f"experiment={experiment} has no cells to sweep; leave out -m")
+        return cls(experiment, points, executor, output, text)
 
+    @property
+    def setup(self) -> Setup:
+        """The setup of the first point."""
+        return self.points[0].setup
+
+    @cached_property
     def folder(self) -> RunFolder:
-        """Where the run is, or will be."""
-        settings = {**config.resolved(self.composed, ""), "stream_name": self.setup.stream_name}
-        return RunFolder(Path(self.composed.output), self.experiment, settings, self.setup.stream.digest())
+        """Where the run is, or will be: named by all that determines its numbers."""
+        content = [[self._content(point.setup), dict(point.swept)] for point in self.points]
+        return RunFolder(self.output, self.experiment, content)
 
-    def config_text(self) -> str:
-        """The resolved configuration as YAML."""
-        return config.text(self.composed)
+    def _content(self, setup: Setup) -> dict[str, Any]:
+        # In the order given: estimators are compared with, and matched to, the first one named.
+        content: dict[str, Any] = plain(setup)
+        content["estimators"] = list(content["estimators"].items())
+        content["stream"].pop("path", None)  # the samples themselves count, not where they lie
+        content["samples"] = setup.stream.digest()
+        return content
 
 
-def completed(overrides: Sequence[str]) -> tuple[Path, bool]:
-    """Run what the overrides describe unless it is there already; its folder, and whether it is new.
+@dataclass(frozen=True)
+class Finished:
+    """A run that is there: its folder, whether it is new, and what happened to cells that failed."""
 
-    Raises ValueError, one line, for what cannot be used, before anything is written.
+    path: Path
+    fresh: bool
+    failures: Sequence[str] = ()
+
+
+def completed(overrides: Sequence[str], multirun: bool = False) -> Finished:
+    """Run what the overrides describe, as far as it is not there already.
+
+    Raises ValueError, one line, for what cannot be used, before anything is written; StoppedError, after
+    a manifest that says how far it came, when asked to stop.
     """
-    job = Job.of(overrides)
-    folder = job.folder()
+    job = Job.of(overrides, multirun)
+    folder, module = job.folder, registry.experiment(job.experiment)
+    runs = Runs(Store(job.output), job.executor)
     if folder.finished():
-        return folder.path, False
+        if cells := folder.cells():
+            runs.say(f"cells: {cells['done']:,} done, 0 failed, 0 to run")
+        return Finished(folder.path, fresh=False)
     folder.prepare()
-    outcome = registry.experiment(job.experiment).run(job.setup)
-    folder.write(outcome, ["kalmean", *overrides], job.config_text())
-    return folder.path, True
+    command = ["kalmean", *["-m"] * multirun, *overrides]
+    if not hasattr(module, "measure"):
+        folder.write(module.run(job.setup), command, job.text)
+        return Finished(folder.path, fresh=True)
+    try:
+        found = panels(job.points, module.measure, runs)
+        runs.run("cells", wanted(found))
+    except StoppedError as stop:
+        folder.note(command, job.text, {"stopped": str(stop)})
+        raise
+    rows, failures = collected(found, runs.store)
+    if len(runs.store.versions) > 1:
+        runs.say(f"these cells are of different versions: {'; '.join(sorted(runs.store.versions))}")
+    total, absent = sum(panel.cells for panel in found), sum(len(own.absent) for own in rows)
+    cells = {"done": total - absent, "failed": len(failures), "missing": absent - len(failures)}
+    folder.write(_outcome(job.experiment, module, found, rows), command, job.text, cells)
+    return Finished(folder.path, fresh=True, failures=failures)
+
+
+def _outcome(experiment: str, module: Any, found: Sequence[Panel], rows: Sequence[Rows]) -> Outcome:
+    table = long_table(experiment, rows)
+    summary = summarise(table)
+    report = module.report(found, summary)
+    written = latex(summary, table, report.columns) if report.columns else ""
+    return Outcome(table, summary, report.text, report.figures, written)
+
+
+@dataclass
+class _Builder:
+    """Builds what settings name; streams, which may have to read files, once for the same settings."""
+
+    streams: dict[str, Stream] = field(default_factory=dict)
+    variances: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def setup(self, composed: Composed) -> Setup:
+        """The setup of a point."""
+        settings = config.resolved(composed.config, "stream")
+        if not isinstance(settings, dict):
+            raise config.ConfigError(f"stream={settings} is not valid; it must be a mapping of settings")
+        name = json.dumps(plain([settings, composed.stream_name]))
+        if name not in self.streams:
+            self.streams[name] = _built("stream", settings, registry.stream_kinds(), composed.stream_name)
+        stream = self.streams[name]
+        self._fill_in(composed, stream, name)
+        estimators = {
+            row: _built(f"estimators.{row}", own, registry.estimator_kinds(), row)
+            for row, own in config.resolved(composed.config, "estimators").items()
+        }
+        parameters = config.resolved(composed.config, "experiment")
+        parameters.pop("name", None), parameters.pop("sweep", None)
+        given = composed.config
+        return Setup(
+            parameters=config.built(
+                "experiment", registry.experiment(self.experiment(composed)).Parameters, parameters
+            ),
+            stream_name=composed.stream_name,
+            stream=stream,
+            noise_variance=float(given.stream.noise_variance),
+            estimators=estimators,
+            seeds=given.seeds,
+            root_seed=given.root_seed,
+            burn_in=given.burn_in,
+            match=given.match,
+            tune=given.tune,
+        )
+
+    def experiment(self, composed: Composed) -> str:
+        """Name of the experiment."""
+        name = str(config.resolved(composed.config, "experiment.name"))
+        if name not in config.options("experiment"):
+            valid = registry.nearest(name, config.options("experiment"))
+            raise config.ConfigError(f"experiment.name={name} is not available; {valid}")
+        return name
+
+    def executor(self, composed: Composed) -> Executor:
+        """What runs the cells."""
+        settings = config.resolved(composed.config, "executor")
+        kinds = registry.executor_kinds()
+        name = settings.pop("name", None) if isinstance(settings, dict) else settings
+        if name not in kinds or not isinstance(settings, dict):
+            raise config.ConfigError(
+                f"executor={name} is not available; {registry.nearest(str(name), kinds)}"
+            )
+        built: Executor = config.built("executor", kinds[name], settings)
+        return built
+
+    def _fill_in(self, composed: Composed, stream: Stream, name: str) -> None:
+        """Set what is left to the stream: burn-in, and the noise variance that filters are told."""
+        given, steps = composed.config, stream.length()
+        if given.burn_in is None:
+            composed.set("burn_in", min(1000, steps // 4))
+        if not 0 <= given.burn_in < steps:
+            raise config.ConfigError(
+                f"burn_in={given.burn_in} is not valid; it must be in [0, {steps}), the stream's length"
+            )
+        if given.stream.noise_variance is None:
+            seen = "evaluate" if given.tune is Tune.none else "tune"
+            if (name, seen) not in self.variances:
+                self.variances[name, seen] = stream.own_noise_variance(seen)  # type: ignore[arg-type]
+            composed.set("stream.noise_variance", self.variances[name, seen])
 
 
 def _built(where: str, settings: Any, kinds: Mapping[str, Any], default: str) -> Any:
@@ -88,17 +210,3 @@ def _built(where: str, settings: Any, kinds: Mapping[str, Any], default: str) ->
             f"{where}.kind={kind} is not available; {registry.nearest(str(kind), kinds)}"
         )
     return config.built(where, kinds[kind], settings)
-
-
-def _fill_in(composed: Any, stream: Stream) -> None:
-    """Set what the configuration leaves to the stream: burn-in, and the noise variance filters are told."""
-    steps = stream.length()
-    if composed.burn_in is None:
-        composed.burn_in = min(1000, steps // 4)
-    if not 0 <= composed.burn_in < steps:
-        raise config.ConfigError(
-            f"burn_in={composed.burn_in} is not valid; it must be in [0, {steps}), the stream's length"
-        )
-    if composed.stream.noise_variance is None:
-        seen = "evaluate" if composed.tune is Tune.none else "tune"
-        composed.stream.noise_variance = stream.own_noise_variance(seen)  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ class Published:
 def publish(results: Path) -> Mapping[str, Published]:
     """Run all that is published and write tables, figures and README.md below a folder."""
     runs = {
-        name: Published(name, overrides, completed([*overrides, f"output={results}"])[0])
+        name: Published(name, overrides, completed([*overrides, f"output={results}"]).path)
         for name, overrides in PUBLISHED.items()
     }
     for run in runs.values():

@@ -14,7 +14,8 @@ from typing import Any
 
 import estimators
 from estimators._base import BaseEstimator
-from experiments import recorded, streams
+from experiments import executors, recorded, streams
+from experiments.executors import Executor
 from experiments.streams import Stream
 
 
@@ -35,8 +36,22 @@ def stream_kinds() -> Mapping[str, type[Stream]]:
     return _concrete(streams, Stream) | _concrete(recorded, Stream)
 
 
+@functools.cache
+def executor_kinds() -> Mapping[str, type[Executor]]:
+    """Every executor, under the name of its module; what it needs is imported when it runs."""
+    kinds: dict[str, type[Executor]] = {}
+    for module in pkgutil.iter_modules(executors.__path__):
+        found = _concrete(importlib.import_module(f"experiments.executors.{module.name}"), object)
+        kinds[module.name] = found[module.name]
+    return kinds
+
+
 def experiment(name: str) -> Any:
-    """Module of an experiment: ``Parameters``, a dataclass, and ``run(setup)``."""
+    """Module of an experiment: ``Parameters``, a dataclass, with ``measure`` and ``report``, or with ``run``.
+
+    measure(condition, estimator, repetitions) is what each cell of it computes, and report(panels, summary)
+    what people read of them. run(setup) computes the whole outcome instead, where there are no cells.
+    """
     return importlib.import_module(f"experiments.{name}")
 
 

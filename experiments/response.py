@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from estimators import EMA, LinearEstimator, matched
 from experiments.figures import line, styled
 from experiments.metrics import Measured
 from experiments.runs import Outcome
 from experiments.settings import Match, Tune
-from experiments.setup import Setup
+from experiments.setup import Setup, setting
 from experiments.streams import Array
-from experiments.tables import Column, markdown, summarise
+from experiments.summaries import Column, Rows, long_table, summarise
+from experiments.tables import latex, markdown
 
 MARKS = {63: 1.0 - np.exp(-1.0), 86: 1.0 - np.exp(-2.0), 95: 1.0 - np.exp(-3.0)}
 """Shares of a step that an exponential reaches after one, two and three time constants."""
@@ -121,9 +121,9 @@ def run(setup: Setup) -> Outcome:
                 )
             label = f"{name}@{beta:g}"
             responses[name, beta] = Response.of(alike, frequencies)
-            one = replace(setup, estimators={label: alike}, stream_name="impulse, step, waves")
-            rows.append(one.rows("response", label, [0], list(responses[name, beta].measured())))
-    table = pd.concat(rows, ignore_index=True)
+            measured = list(responses[name, beta].measured())
+            rows.append(Rows("impulse, step, waves", label, setting(alike), measured))
+    table = long_table("response", rows)
     summary = summarise(table)
     betas = ", ".join(f"{beta:g}" for beta in setup.parameters.betas)
     text = (
@@ -133,7 +133,7 @@ def run(setup: Setup) -> Outcome:
         "1 - exp(-3), measured. Largest error: of the measured impulse, step and frequency responses, noise\n"
         "gain, delay and gain, against the closed forms.\n"
     )
-    return Outcome(table, summary, text, _figures(setup, responses))
+    return Outcome(table, summary, text, _figures(setup, responses), latex(summary, table, COLUMNS))
 
 
 def _one(metric: str, unit: str, value: Any, missing: str = "") -> Measured:

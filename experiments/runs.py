@@ -10,48 +10,54 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-NOT_NUMBERS = ("output", "executor")
-"""Top-level settings that change where or how a run is made, never its numbers."""
+from experiments.summaries import Column
+
 ABANDONED = 24 * 3600
 """Seconds after which an unfinished folder is nobody's any more."""
 PACKAGES = ("numpy", "numba", "pandas", "scipy", "matplotlib", "hydra-core", "filterpy")
 
 
 @dataclass(frozen=True)
+class Report:
+    """What people read of an experiment: a text, figures, and the columns of the LaTeX table."""
+
+    text: str
+    figures: Mapping[str, Any]
+    columns: Sequence[Column]
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What an experiment computed: the long table, its summary as data and as text, and its figures."""
+    """What an experiment computed: the long table, its summary as data, as text and in LaTeX, and figures."""
 
     table: pd.DataFrame
     summary: pd.DataFrame
     text: str
     figures: Mapping[str, Any]
+    latex: str = ""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``output/runs/<experiment>-<hash>`` of a resolved configuration and the data behind its stream."""
+    """``output/runs/<experiment>-<hash>`` of all that determines an experiment's numbers, as plain data."""
 
     output: Path
     experiment: str
-    config: Mapping[str, Any]
-    data_digest: str
+    content: Any
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """Digest of the settings that determine the numbers, of the code and of the recorded data."""
-        numbers = {key: value for key, value in self.config.items() if key not in NOT_NUMBERS}
-        if self.data_digest:  # the samples themselves count, not where they lie
-            numbers["stream"] = {key: value for key, value in numbers["stream"].items() if key != "path"}
-        # In the order given: estimators are compared with, and matched to, the first one named.
-        content = json.dumps([numbers, code_fingerprint(), self.data_digest])
+        """Digest of the content and of the code."""
+        content = json.dumps([self.content, code_fingerprint()])
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     @property
@@ -60,12 +66,24 @@ class RunFolder:
         return self.output / "runs" / f"{self.experiment}-{self.identity}"
 
     def finished(self) -> bool:
-        """Whether this very run is there already, each file as it was written."""
+        """Whether this very run is there already, complete, and each file as it was written."""
+        manifest = self._read()
         try:
-            files = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))["files"]
-            return all(_digest(self.path / name) == digest for name, digest in files.items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            files = manifest["files"].items()
+            return manifest["complete"] is True and all(_digest(self.path / name) == d for name, d in files)
+        except (OSError, KeyError, TypeError, AttributeError):
             return False
+
+    def cells(self) -> dict[str, int]:
+        """How many cells of the run there are, by how they stand; empty where it has none."""
+        cells: dict[str, int] = self._read().get("cells", {})
+        return cells
+
+    def _read(self) -> Any:
+        try:
+            return json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
 
     def prepare(self) -> None:
         """See that the folder can be written; ValueError, one line, if not. Clears what kills left."""
@@ -81,33 +99,60 @@ class RunFolder:
         except OSError as error:
             raise self._not_written(error) from error
 
-    def write(self, outcome: Outcome, command: list[str], config_yaml: str) -> None:
-        """Write everything beside the target and move it there in one step; ValueError, one line, if not."""
+    def write(
+        self, outcome: Outcome, command: list[str], config_yaml: str, cells: Mapping[str, int] | None = None
+    ) -> None:
+        """Write everything beside the target and move it there in one step; ValueError, one line, if not.
+
+        The run is complete unless some of its cells failed or are missing.
+        """
+
+        def fill(staging: Path) -> dict[str, Any]:
+            for name, frame in (("table.csv", outcome.table), ("summary.csv", outcome.summary)):
+                frame.to_csv(staging / name, index=False, float_format="%.17g", lineterminator="\n")
+            texts = {"summary.md": outcome.text, "summary.tex": outcome.latex, "config.yaml": config_yaml}
+            for name, text in texts.items():
+                if text:
+                    (staging / name).write_text(text, encoding="utf-8")
+            self._draw(outcome.figures, staging / "figures", command)
+            counts = dict(cells or {})
+            return {
+                "complete": not counts.get("failed") and not counts.get("missing"),
+                **({"cells": counts} if counts else {}),
+                "rows": len(outcome.table),
+                "rows_without_value": int((outcome.table["status"] != "ok").sum()),
+            }
+
+        self._replace(fill, command)
+
+    def note(self, command: list[str], config_yaml: str, how: Mapping[str, Any]) -> None:
+        """Write, in place of a run, the configuration and a manifest that says how far it came."""
+
+        def fill(staging: Path) -> dict[str, Any]:
+            (staging / "config.yaml").write_text(config_yaml, encoding="utf-8")
+            return {"complete": False, **how}
+
+        self._replace(fill, command)
+
+    def _replace(self, fill: Callable[[Path], dict[str, Any]], command: list[str]) -> None:
         try:
-            self._write(outcome, command, config_yaml)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=".unfinished-"))
+            try:
+                manifest = self._manifest(fill(staging), command, staging)
+                text = json.dumps(manifest, indent=2) + "\n"
+                (staging / "manifest.json").write_text(text, encoding="utf-8")
+                os.chmod(staging, 0o755)
+                if self.finished():  # by another process, while this one computed: leave it untouched
+                    return
+                if self.path.exists():
+                    shutil.rmtree(self.path)
+                os.replace(staging, self.path)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
         except OSError as error:
             if not self.finished():  # another process may just have finished the same run
                 raise self._not_written(error) from error
-
-    def _write(self, outcome: Outcome, command: list[str], config_yaml: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=".unfinished-"))
-        try:
-            for name, frame in (("table.csv", outcome.table), ("summary.csv", outcome.summary)):
-                frame.to_csv(staging / name, index=False, float_format="%.17g", lineterminator="\n")
-            (staging / "summary.md").write_text(outcome.text, encoding="utf-8")
-            (staging / "config.yaml").write_text(config_yaml, encoding="utf-8")
-            self._draw(outcome.figures, staging / "figures", command)
-            manifest = self._manifest(outcome, command, staging)
-            (staging / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-            os.chmod(staging, 0o755)
-            if self.finished():  # by another process, while this one computed: leave it untouched
-                return
-            if self.path.exists():
-                shutil.rmtree(self.path)
-            os.replace(staging, self.path)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
 
     def _not_written(self, error: OSError) -> ValueError:
         reason = error.strerror or str(error)
@@ -123,17 +168,15 @@ class RunFolder:
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png", metadata=about)
 
-    def _manifest(self, outcome: Outcome, command: list[str], staging: Path) -> dict[str, Any]:
+    def _manifest(self, about: Mapping[str, Any], command: list[str], staging: Path) -> dict[str, Any]:
         files = sorted(path for path in staging.rglob("*") if path.is_file())
         return {
-            "schema": 1,
+            "schema": 2,
             "experiment": self.experiment,
             "command": command,
             "identity": self.identity,
             "code": code_fingerprint(),
-            "data": self.data_digest,
-            "rows": len(outcome.table),
-            "rows_without_value": int((outcome.table["status"] != "ok").sum()),
+            **about,
             "python": platform.python_version(),
             "machine": platform.machine(),
             "packages": {name: importlib.metadata.version(name) for name in PACKAGES},

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from estimators import EMA, Estimator, matched
+from experiments.metrics import Measured
 from experiments.streams import Realisations, Stream
+
+if TYPE_CHECKING:
+    from experiments.cells import Condition
 
 BUDGET = 49
 """Settings tried of every estimator when tuning."""
@@ -49,56 +53,79 @@ class Tuner:
     in its logarithm, for every kind alike; windows, being whole, coincide at the short end.
     """
 
-    stream: Stream
     drawn: Realisations
     by: Tune
     burn_in: int
 
     @classmethod
     def on(cls, stream: Stream, by: Tune, root_seed: int, burn_in: int) -> Tuner:
-        """Draw the tuning streams; ValueError where the error cannot be known."""
-        if by is Tune.rmse and not stream.has_truth:
-            raise ValueError("tune=rmse needs a stream whose level is known; use tune=prediction_rmse")
-        count = min(TUNING_STREAMS, stream.available() or TUNING_STREAMS)
-        drawn = stream.draw(range(count), root_seed, "tune")
-        return cls(stream, drawn, by, min(burn_in, drawn.samples.shape[0] // 4))
+        """Draw the tuning streams."""
+        drawn = stream.draw(range(_tuning_streams(stream)), root_seed, "tune")
+        return cls(drawn, by, min(burn_in, drawn.samples.shape[0] // 4))
 
-    def best(self, name: str, estimator: Estimator) -> tuple[Estimator, str]:
-        """Return the setting of least mean error, and a remark where it lies at the edge of those tried.
+    def best(self, estimator: Estimator) -> tuple[float, bool]:
+        """Return the noise gain of least mean error, and whether it lies at the edge of those tried.
 
         Half of the budget spans the range, the other half what lies around the best of the first half.
         ValueError for a kind without the closed forms.
         """
         low, high = min(0.98, 4.0 / self.drawn.samples.shape[0]), 0.98
         coarse = np.geomspace(high, low, BUDGET // 2)
-        tried = [self._at(name, estimator, gain) for gain in coarse]
+        tried = [at_noise_gain(estimator, gain) for gain in coarse]
         errors = [self.error(setting) for setting in tried]
         least = int(np.argmin(errors))
         around = coarse[max(least - 1, 0)], coarse[min(least + 1, len(coarse) - 1)]
         fine = np.geomspace(*around, BUDGET - len(coarse) + 2)[1:-1]  # its ends were tried
-        tried += [self._at(name, estimator, gain) for gain in fine]
+        tried += [at_noise_gain(estimator, gain) for gain in fine]
         errors += [self.error(setting) for setting in tried[len(coarse) :]]
-        best = tried[int(np.argmin(errors))]
-        edge = best in (tried[0], tried[len(coarse) - 1])
-        return best, f"{name} at the edge of the settings tried" if edge else ""
-
-    def _at(self, name: str, estimator: Estimator, noise_gain: float) -> Estimator:
-        return _like(name, estimator, EMA.from_noise_gain(noise_gain), Match.noise_gain)
+        best = int(np.argmin(errors))
+        edge = tried[best] in (tried[0], tried[len(coarse) - 1])
+        return float(np.concatenate([coarse, fine])[best]), edge
 
     def error(self, estimator: Any) -> float:
         """Mean over the tuning streams of the error tuned for, after the burn-in."""
         level = self.drawn.level if self.by is Tune.rmse else None
         return float(np.mean(estimator.score(self.drawn.samples, level, skip=self.burn_in).rmse))
 
-    def budget(self) -> str:
-        """One line that states what was spent on each estimator."""
-        streams = self.drawn.samples.shape[1]
-        where = (
-            "the first half of each recording"
-            if not self.stream.has_truth
-            else f"{streams} streams of other seeds"
-        )
-        return f"tuned: {BUDGET} noise gains each, on {self.by.value} over {where}"
+
+@dataclass(frozen=True)
+class Tuning:
+    """What tuning minimises."""
+
+    by: Tune
+
+
+def tuned(condition: Condition, estimator: Estimator, repetitions: Sequence[int]) -> list[Measured]:
+    """The cell of a tuning: the noise gain of least error on the tuning streams, and whether at the edge."""
+    tuner = Tuner.on(condition.stream, condition.parameters.by, condition.root_seed, condition.burn_in)
+    gain, edge = tuner.best(estimator)
+    return [Measured("noise_gain", "1", np.array([gain])), Measured("edge", "1", np.array([float(edge)]))]
+
+
+def budget(stream: Stream, by: Tune) -> str:
+    """One line that states what is spent on each estimator."""
+    where = (
+        f"{_tuning_streams(stream)} streams of other seeds"
+        if stream.has_truth
+        else "the first half of each recording"
+    )
+    return f"tuned: {BUDGET} noise gains each, on {by.value} over {where}"
+
+
+def at_noise_gain(estimator: Estimator, noise_gain: float) -> Estimator:
+    """An estimator of the kind of the given one; ValueError where there is none."""
+    result: Estimator = matched(estimator, EMA.from_noise_gain(noise_gain))
+    return result
+
+
+def refuse_untunable(estimators: Mapping[str, Estimator]) -> None:
+    """Raise ValueError for an estimator without the closed forms by which settings are chosen."""
+    for name, estimator in estimators.items():
+        _like(name, estimator, EMA(0.5), Match.noise_gain)
+
+
+def _tuning_streams(stream: Stream) -> int:
+    return min(TUNING_STREAMS, stream.available() or TUNING_STREAMS)
 
 
 def _like(name: str, estimator: Estimator, given: Estimator, by: Match) -> Estimator:

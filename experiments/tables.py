@@ -1,155 +1,163 @@
-"""From one row per measurement to what people read: means, intervals, paired differences, ties."""
+"""How summaries are written for people: aligned Markdown, LaTeX, and sentences on who differs from whom."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-COLUMNS = ["experiment", "estimator", "parameters", "stream", "seed", "metric", "value", "unit", "status"]
-CONFIDENCE = 0.95
-NEGLIGIBLE = 1e-3
-"""Share of the baseline's value within which two values are the same for every purpose."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A metric as a printed table shows it, and the difference within which two of its values tie.
-
-    margin: in the metric's unit; None for a thousandth of the baseline's value. exact: whether the value owes
-    nothing to chance, so that one stream is enough to know it.
-    """
-
-    metric: str
-    label: str
-    margin: float | None = None
-    exact: bool = False
-
-
-def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per stream, estimator and metric: n, mean, 95 % interval, difference to the first.
-
-    Differences are paired per seed, over the seeds that both have; ``missing`` counts cells without a value
-    and ``status`` says why. Intervals are Student's t.
-    """
-    rows = []
-    for stream, of_stream in table.groupby("stream", sort=False):
-        wide = of_stream.pivot_table(
-            index="seed", columns=["metric", "estimator"], values="value", sort=False, dropna=False
-        )
-        baseline = of_stream["estimator"].iloc[0]
-        keys = ["estimator", "parameters", "metric", "unit"]
-        for (estimator, parameters, metric, unit), cells in of_stream.groupby(keys, sort=False):
-            mean, low, high, n = mean_interval(cells["value"])
-            row = {
-                "experiment": cells["experiment"].iloc[0],
-                "stream": stream,
-                "estimator": estimator,
-                "parameters": parameters,
-                "metric": metric,
-                "unit": unit,
-                "n": n,
-                "missing": len(cells) - n,
-                "mean": mean,
-                "low": low,
-                "high": high,
-                "baseline": baseline,
-                "difference": np.nan,
-                "difference_low": np.nan,
-                "difference_high": np.nan,
-                "status": "; ".join(dict.fromkeys(cells.loc[cells["status"] != "ok", "status"])) or "ok",
-            }
-            if (metric, baseline) in wide.columns:
-                paired = wide[metric, estimator] - wide[metric, baseline]
-                row["difference"], row["difference_low"], row["difference_high"], _ = mean_interval(paired)
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def mean_interval(values: Any) -> tuple[float, float, float, int]:
-    """Mean, lower and upper end of its Student's t interval, and n, of the finite values."""
-    from scipy.special import stdtrit
-
-    finite = np.asarray(values, dtype=np.float64)
-    finite = finite[np.isfinite(finite)]
-    n = finite.size
-    if n == 0:
-        return np.nan, np.nan, np.nan, 0
-    mean = float(finite.mean())
-    if n == 1:
-        return mean, np.nan, np.nan, 1
-    half = float(stdtrit(n - 1, 0.5 + 0.5 * CONFIDENCE) * finite.std(ddof=1) / np.sqrt(n))
-    return mean, mean - half, mean + half, n
+from experiments.summaries import Column, best
 
 
 def markdown(summary: pd.DataFrame, columns: Sequence[Column]) -> str:
-    """Aligned Markdown: a row per estimator, a column per metric, means with half-widths."""
-    shown = [column for column in columns if (summary["metric"] == column.metric).any()]
-    settings = summary[["estimator", "parameters"]].drop_duplicates()
-    header = ["estimator", "setting", *(column.label for column in shown)]
-    lines = [header]
-    for estimator, parameters in settings.itertuples(index=False):
-        own = summary[(summary["estimator"] == estimator)].set_index("metric")
+    """Aligned Markdown: a row per setting and stream, a column per metric, means with half-widths."""
+    shown = _shown(summary, columns)
+    several = summary["stream"].nunique() > 1
+    head = ["stream"] * several + ["estimator", "setting"]
+    lines = [[*head, *(column.label for column in shown)]]
+    for stream, estimator, parameters, own in _settings(summary):
         cells = [_cell(own.loc[c.metric]) if c.metric in own.index else "-" for c in shown]
-        lines.append([estimator, parameters, *cells])
-    return aligned(lines)
+        lines.append([*[stream] * several, estimator, parameters, *cells])
+    return aligned(lines, texts=len(head))
+
+
+def latex(summary: pd.DataFrame, table: pd.DataFrame, columns: Sequence[Column]) -> str:
+    """The same as a LaTeX tabular for the package booktabs, the best of each stream and column in bold.
+
+    Bold is what is better than all others by the paired interval of the difference, and what ties with it.
+    """
+    shown = _shown(summary, columns)
+    winners = best(table, shown)
+    several = summary["stream"].nunique() > 1
+    head = ["stream"] * several + ["estimator", "setting"]
+    lines = [[*head, *(_escaped(column.label) for column in shown)]]
+    exact = summary[["stream", "estimator", "parameters"]].drop_duplicates().itertuples(index=False)
+    rules: list[bool] = []
+    last = None
+    for (stream, estimator, parameters, own), (*_, full) in zip(_settings(summary), exact, strict=True):
+        cells = []
+        for column in shown:
+            text = _escaped(_cell(own.loc[column.metric])) if column.metric in own.index else "--"
+            bold = (stream, column.metric, estimator, full) in winners
+            cells.append(f"\\textbf{{\\boldmath {text}}}" if bold else text)
+        rules.append(last is not None and stream != last)
+        last = stream
+        lines.append([*([_escaped(stream)] * several), _escaped(estimator), _escaped(parameters), *cells])
+    body = [f"{' & '.join(line)} \\\\" for line in lines]
+    ruled = [f"\\midrule\n{row}" if rule else row for row, rule in zip(body[1:], rules, strict=True)]
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs}",
+            f"\\begin{{tabular}}{{{'l' * len(head)}{'r' * len(shown)}}}",
+            "\\toprule",
+            body[0],
+            "\\midrule",
+            *ruled,
+            "\\bottomrule",
+            "\\end{tabular}",
+            "",
+        ]
+    )
 
 
 def differences(summary: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
-    """One line per metric: who ties with the first estimator, who differs, who cannot be told apart."""
+    """One line per metric: who ties with the first setting, who differs, who cannot be told apart."""
+    summary = summary.assign(parameters=_shortened(summary))
+    settings = summary[["estimator", "parameters"]].drop_duplicates()
+    twice = set(settings.loc[settings["estimator"].duplicated(), "estimator"])
+    first = settings.iloc[0]
     lines = []
     for column in columns:
         rows = summary[summary["metric"] == column.metric]
-        others, own = rows[rows["estimator"] != rows["baseline"]], rows[rows["estimator"] == rows["baseline"]]
+        is_first = (rows["estimator"] == first["estimator"]) & (rows["parameters"] == first["parameters"])
+        others, own = rows[~is_first], rows[is_first]
         if own.empty or others.empty:
             continue
-        title = f"{column.label}, against {own['baseline'].iloc[0]}"
+        title = f"{column.label}, against {_named(own.iloc[0], twice)}"
         if own["n"].iloc[0] == 0:
             lines.append(f"{title}: it has {own['status'].iloc[0]}")
             continue
         said: dict[str, list[str]] = {"tie": [], "": [], "not told apart": [], "no value": []}
-        for row in others.itertuples():
+        for _, row in others.iterrows():
             verdict = verdict_of(row, column)
-            number = {"tie": "", "no value": f" ({row.status})"}.get(verdict, f" {_signed(row)}")
-            said[verdict].append(f"{row.estimator}{number}")
+            number = {"tie": "", "no value": f" ({row['status']})"}.get(verdict, f" {_signed(row)}")
+            said[verdict].append(f"{_named(row, twice)}{number}{_unequal(row)}")
         parts = [(f"{verdict}: " if verdict else "") + ", ".join(who) for verdict, who in said.items() if who]
         lines.append(f"{title}: " + "; ".join(parts))
     return lines
 
 
 def verdict_of(row: Any, column: Column) -> str:
-    """Say of a paired difference: tie, "" for a difference, not told apart, or no value.
+    """How a row of a summary stands to the first: tie, "" for a difference, not told apart, no value."""
+    return column.verdict(
+        row["mean"] - row["difference"],
+        row["difference"],
+        row["difference_low"],
+        row["difference_high"],
+        row["pairs"],
+        row["n"] + row["failed"] + row["missing"],
+    )
 
-    A tie needs the whole interval within the margin; a difference, that it excludes 0. One stream alone has
-    no interval: it tells apart what owes nothing to chance, and shows equal values as equal.
-    """
-    if not np.isfinite(row.difference):
-        return "no value"
-    margin = NEGLIGIBLE * abs(row.mean - row.difference) if column.margin is None else column.margin
-    low, high = row.difference_low, row.difference_high
-    if not np.isfinite(low):
-        exact = column.exact and row.n + row.missing == 1
-        tied = abs(row.difference) <= (margin if exact else 1e-9 * abs(row.mean))
-        return "tie" if tied else "" if exact else "not told apart"
-    if max(abs(low), abs(high)) <= margin:
-        return "tie"
-    return "not told apart" if low <= 0.0 <= high else ""
+
+def _shown(summary: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
+    return [column for column in columns if (summary["metric"] == column.metric).any()]
+
+
+def _settings(summary: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
+    """Stream, estimator, parameters in short, and the summary's rows by metric, of each setting."""
+    grouped = summary.assign(short=_shortened(summary)).groupby(
+        ["stream", "estimator", "parameters"], sort=False, observed=True
+    )
+    for (stream, estimator, _), own in grouped:
+        yield str(stream), str(estimator), str(own["short"].iloc[0]), own.set_index("metric")
+
+
+def _shortened(summary: pd.DataFrame) -> pd.Series:
+    """Parameters with four digits, save where these would make two settings look like one."""
+    full = summary["parameters"].astype(str)
+    short = full.map({text: _NUMBER.sub(_four_digits, text) for text in full.unique()})
+    by = [summary["stream"], summary["estimator"], short]
+    alike = full.groupby(by, sort=False, observed=True).transform("nunique") > 1
+    return short.where(~alike, full)
+
+
+_NUMBER = re.compile(r"(?<==)-?\d+\.?\d*(?:e[-+]?\d+)?(?= |$)")
+
+
+def _four_digits(number: re.Match[str]) -> str:
+    text = number.group()
+    return text if re.fullmatch(r"-?\d+", text) else f"{float(text):.4g}"
+
+
+def _named(row: Any, twice: set[str]) -> str:
+    return f"{row['estimator']} ({row['parameters']})" if row["estimator"] in twice else str(row["estimator"])
+
+
+def _unequal(row: Any) -> str:
+    """Flag a difference over fewer seeds than there are."""
+    cells = row["n"] + row["failed"] + row["missing"]
+    return f" (over {row['pairs']} of {cells})" if 0 < row["pairs"] < cells else ""
+
+
+def _escaped(text: str) -> str:
+    text = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", "/"))
+    return text.replace("^", "\\^{}").replace("±", "$\\pm$").replace("~", "\\~{}")
 
 
 def _cell(row: Any) -> str:
     if row["n"] == 0:
         return str(row["status"])
-    half = row["high"] - row["mean"]
-    text = quantity(row["mean"], half)
-    return f"{text} ({row['missing']} {row['status']})" if row["missing"] else text
+    text = quantity(row["mean"], row["high"] - row["mean"])
+    absent = row["failed"] + row["missing"]
+    return f"{text} ({absent} {row['status']})" if absent else text
 
 
 def _signed(row: Any) -> str:
-    text = quantity(row.difference, row.difference_high - row.difference)
-    return text if row.difference < 0.0 else f"+{text}"
+    text = quantity(row["difference"], row["difference_high"] - row["difference"])
+    return text if row["difference"] < 0.0 else f"+{text}"
 
 
 def quantity(value: float, half: float) -> str:

@@ -307,25 +307,31 @@ def one_sample(sized: Callable[[int], int]) -> Iterator[Contest]:
 
 def job(sized: Callable[[int], int]) -> Iterator[Contest]:
     """The compare job: four estimators on 200 repetitions of 10,000 samples, drawing included."""
-    from experiments.compare import measured
+    from experiments.cells import every_metric
     from experiments.job import Job
     from experiments.metrics import WITH_TRUTH
 
     full = sized(10_000) == 10_000
     steps, repetitions = (10_000, 200) if full else (3_000, 4)  # shorter, a lag is not steady
     setup = Job.of([f"seeds={repetitions}", f"stream.steps={steps}"]).setup
+    condition = setup.condition(every_metric)
     some = max(2, repetitions // 10)
     everywhere = tuple(metric for metric in METRICS if metric != "coverage")
 
     def printed() -> Array:
         values: dict[tuple[str, str], list[Array]] = {}
-        for _, drawn in setup.blocks():
+        for block in condition.blocks(repetitions):
             for name, estimator in setup.estimators.items():
-                trial = setup.trial(estimator, drawn)
+                trial = condition.trial(estimator, block)
                 for found in (found for group in WITH_TRUTH for found in group(trial)):
                     values.setdefault((name, found.metric), []).append(found.values)
         rows = [values[name, metric] for name in setup.estimators for metric in everywhere]
         return np.array([np.concatenate(row)[:some] for row in rows])
+
+    def every() -> None:
+        for block in condition.blocks(repetitions):
+            for estimator in setup.estimators.values():
+                every_metric(condition, estimator, block)
 
     def scripted(script: Callable[..., dict[str, Array]], *given: Any) -> Callable[[], Any]:
         def call() -> Array:
@@ -336,14 +342,14 @@ def job(sized: Callable[[int], int]) -> Iterator[Contest]:
         return lambda: call
 
     of_all, of_some = 4 * steps * repetitions, 4 * steps * some
-    every = range(repetitions)
+    of_each = range(repetitions)
     yield Contest(
         f"the compare job, {repetitions} x {steps:,} x 4",
         [
             Contestant("kalmean, the printed metrics", lambda: printed, of_all),
-            Contestant("kalmean, all metrics", lambda: lambda: measured(setup), of_all, tolerance=None),
-            Contestant("numpy and scipy", scripted(numpy_job, every), of_all, tolerance=1e-7),
-            Contestant("numpy and scipy, linear", scripted(numpy_job, every, True), of_all, tolerance=1e-7),
+            Contestant("kalmean, all metrics", lambda: every, of_all, tolerance=None),
+            Contestant("numpy and scipy", scripted(numpy_job, of_each), of_all, tolerance=1e-7),
+            Contestant("numpy and scipy, linear", scripted(numpy_job, of_each, True), of_all, tolerance=1e-7),
             Contestant("pandas script", scripted(pandas_job, range(some)), of_some, ["pandas"], 1e-7),
         ],
     )

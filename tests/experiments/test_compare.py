@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.tables import Column
+from experiments.summaries import Column
 
 Kalmean = Callable[..., Any]
 

@@ -161,7 +161,7 @@ def test_composing_leaves_no_state_behind() -> None:
 
 
 def test_the_text_of_a_configuration_is_itself() -> None:
-    read = OmegaConf.create(Job.of(["seeds=3", "burn_in=5"]).config_text())
+    read = OmegaConf.create(Job.of(["seeds=3", "burn_in=5"]).text)
     assert OmegaConf.to_container(read) == OmegaConf.to_container(OmegaConf.create(config.text(read)))
     assert (read.seeds, read.burn_in, read.estimators.ema.beta) == (3, 5, 0.99)
 
@@ -215,7 +215,7 @@ def test_built_names_what_is_wrong() -> None:
         ("stream=gradient_ration", ["stream=gradient_ration", "did you mean gradient_ratio?", "recorded"]),
         ("stream=''", ["stream=", "is not available; valid: gradient_ratio"]),
         ("estimators=[emma]", ["estimators=emma is not available", "did you mean ema?"]),
-        ("executor=slurm", ["executor=slurm is not available; valid: local"]),
+        ("executor=slrm", ["executor=slrm is not available; did you mean slurm? valid: local, ray, slurm"]),
         ("seed=3", ["'seed' is not a setting", "did you mean seeds?"]),
         ("+seed=3", ["'seed' is not a setting", "did you mean seeds?"]),
         ("++sedes=3", ["'sedes' is not a setting", "did you mean seeds?"]),
@@ -296,7 +296,7 @@ def test_built_names_what_is_wrong() -> None:
         ("+estimators.slow={kind: ema, beta: high}", ["estimators.slow: EMA: beta='high'"]),
         ("+estimators.slow=5", ["estimators.slow=5 is not valid", "mapping"]),
         # names behind the choices
-        ("experiment.name=foo", ["experiment.name=foo is not available; valid: compare, cost, response"]),
+        ("experiment.name=foo", ["experiment.name=foo is not available; valid: compare, cost, idle"]),
         ("estimators.ema.kind=foo", ["estimators.ema.kind=foo is not available"]),
         ("stream.kind=foo", ["stream.kind=foo is not available"]),
     ],
@@ -322,7 +322,7 @@ def test_a_path_that_does_not_exist(
     assert "matches no file" in refused("stream=recorded", "stream.path=run*.csv")
 
 
-@pytest.mark.parametrize("option", ["-m", "--multirun", "--cfgs", "--config-name"])
+@pytest.mark.parametrize("option", ["-x", "--multi-run", "--cfgs", "--config-name"])
 def test_an_option_that_does_not_exist(refused: Refused, option: str) -> None:
     for overrides in ([option], [option, "seeds=1,2"]):
         message = refused(*overrides)
@@ -330,8 +330,11 @@ def test_an_option_that_does_not_exist(refused: Refused, option: str) -> None:
         assert "--help" in message
 
 
-def test_a_stream_beyond_memory(refused: Refused) -> None:
-    assert "stream.steps" in refused("stream.steps=1000000000000000", "seeds=1")
+def test_a_stream_beyond_memory(kalmean: Callable[..., Any]) -> None:
+    ran = kalmean("stream.steps=1000000000000000", "seeds=1")
+    assert ran.code == 2
+    assert "too large for this machine's memory: stream.steps" in ran.err.splitlines()[-1]
+    assert not ran.output.exists()
 
 
 def test_a_setting_of_another_stream_names_that_stream() -> None:
@@ -339,7 +342,15 @@ def test_a_setting_of_another_stream_names_that_stream() -> None:
         Job.of(["stream.path=log.csv"])
 
 
-@pytest.mark.parametrize("override", ["executor.name=slurm", "+executor.workers=2"])
-def test_an_executor_that_there_is_not_is_refused(override: str) -> None:
-    with pytest.raises(ConfigError, match="executor=local is the one there is"):
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("executor.name=condor", "executor=condor is not available; valid: local, ray, slurm"),
+        ("executor.workers=-1", "executor.workers=-1 is not valid; it must be an int >= 0, or null"),
+        ("+executor.nodes=2", "executor.nodes is not a setting; did you mean workers? valid: workers"),
+    ],
+)
+def test_an_executor_that_there_is_not_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         Job.of([override])
+    assert str(caught.value) == message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from estimators import EMA, DebiasedEMA, Kalman, MovingAverage
-from experiments import registry
+from experiments import config, registry
 from experiments.recorded import Recorded
 from experiments.streams import GradientRatio, Impulse, Ramp, Sinusoid, Step
 
@@ -29,12 +29,16 @@ def test_every_stream_has_its_name() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["compare", "response"])
-def test_experiments_offer_parameters_and_run(name: str) -> None:
+@pytest.mark.parametrize("name", config.options("experiment"))
+def test_experiments_offer_parameters_and_cells_or_a_run(name: str) -> None:
     module = registry.experiment(name)
     assert module.__name__ == f"experiments.{name}"
-    assert callable(module.run)
+    assert hasattr(module, "run") != (hasattr(module, "measure") and hasattr(module, "report"))
     assert module.Parameters() == module.Parameters()
+
+
+def test_executors_are_found_by_the_names_of_their_modules() -> None:
+    assert list(registry.executor_kinds()) == ["local", "ray", "slurm"] == list(config.options("executor"))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from estimators import EMA, Kalman, MovingAverage
-from experiments.metrics import Measured
+from experiments.cells import every_metric
 from experiments.settings import Match, Tune
 from experiments.setup import Setup, setting
 from experiments.streams import GradientRatio
-from experiments.tables import COLUMNS
 
 
 def made(**changed: Any) -> Setup:
@@ -49,13 +48,14 @@ def test_what_is_refused(changed: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("block", [1, 100, 199, 250, 10**9])
 def test_blocks_cover_every_repetition_once_in_order(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.setup.BLOCK", block)
+    monkeypatch.setattr("experiments.cells.BLOCK", block)
     setup = made(seeds=5)
-    blocks = list(setup.blocks())
-    assert [seed for seeds, _ in blocks for seed in seeds] == [0, 1, 2, 3, 4]
-    samples = np.concatenate([drawn.samples for _, drawn in blocks], axis=1)
+    condition = setup.condition(every_metric)
+    blocks = list(condition.blocks(5))
+    assert [seed for seeds in blocks for seed in seeds] == [0, 1, 2, 3, 4]
+    trials = [condition.trial(EMA(0.9), seeds) for seeds in blocks]
+    samples = np.concatenate([trial.drawn.samples for trial in trials], axis=1)
     np.testing.assert_array_equal(samples, setup.stream.draw(range(5), 0, "evaluate").samples)
-    trials = [setup.trial(EMA(0.9), drawn) for _, drawn in blocks]
     assert all(trial.noise_sd == 1.34 and trial.burn_in == 25 for trial in trials)
     assert len(blocks) == (5 if block < 200 else 3 if block < 300 else 1)
 
@@ -70,27 +70,13 @@ def test_no_more_repetitions_than_were_recorded() -> None:
     assert made(seeds=100).repetitions == 100
 
 
-def test_rows_are_the_contracts_columns() -> None:
-    measured = [
-        Measured("a", "dB", np.array([1.0, 2.0])),
-        Measured("b", "samples", np.array([3.0, np.nan]), "no steady state"),
-    ]
-    rows = made().rows("compare", "ema", range(4, 6), measured)
-    assert list(rows.columns) == COLUMNS
-    assert rows["seed"].tolist() == [4, 5, 4, 5]
-    assert rows["metric"].tolist() == ["a", "a", "b", "b"]
-    assert rows["unit"].tolist() == ["dB", "dB", "samples", "samples"]
-    assert rows["status"].tolist() == ["ok", "ok", "ok", "no steady state"]
-    assert set(rows["parameters"]) == {"beta=0.9"}
-
-
 @pytest.mark.parametrize(
     ("estimator", "written"),
     [
         (EMA(0.99), "beta=0.99"),
         (EMA(0.99, initial=None), "beta=0.99 initial=None"),
         (EMA(0.5, initial=2.0), "beta=0.5 initial=2"),
-        (Kalman(q=1.7956 / 9900, r=1.7956), "q=0.0001814 r=1.796"),
+        (Kalman(q=1.7956 / 9900, r=1.7956), "q=0.00018137373737373737 r=1.7956"),
         (Kalman(q=1.0, r=1.0, variance=4.0), "q=1 r=1 variance=4"),
         (MovingAverage(199), "window=199"),
     ],
@@ -100,17 +86,12 @@ def test_settings_are_written_without_defaults(estimator: Any, written: str) -> 
     assert setting(estimator) == written
 
 
-def test_chosen_leaves_settings_alone_unless_asked() -> None:
-    setup = made()
-    assert setup.chosen() == (setup, "settings as given, not matched")
-
-
 def test_two_blocks_leave_the_same_bytes_as_one(
     kalmean: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ["seeds=5", "stream.steps=200", "stream.gap_rate=0.05"]
     whole = kalmean(*settings, output="whole")
-    monkeypatch.setattr("experiments.setup.BLOCK", 400)
+    monkeypatch.setattr("experiments.cells.BLOCK", 400)
     blocks = kalmean(*settings, output="blocks")
     order = ["estimator", "metric", "seed"]
     one, other = (ran.table.sort_values(order, kind="stable") for ran in (whole, blocks))

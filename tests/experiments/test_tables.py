@@ -11,16 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from experiments.tables import (
-    COLUMNS,
-    Column,
-    differences,
-    markdown,
-    mean_interval,
-    quantity,
-    summarise,
-    verdict_of,
-)
+from experiments.summaries import COLUMNS, Column, mean_interval, summarise
+from experiments.tables import differences, markdown, quantity, verdict_of
 
 NAN = np.nan
 
@@ -157,7 +149,7 @@ def test_shifting_one_estimator_shifts_its_difference_alone(
 
 
 def verdict(first: list[float], second: list[float], **column: Any) -> str:
-    _, other = summarise(long_table({("a", "m"): first, ("b", "m"): second})).itertuples()
+    other = row(summarise(long_table({("a", "m"): first, ("b", "m"): second})), "b")
     return verdict_of(other, Column("m", "M", **column))
 
 

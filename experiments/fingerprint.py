@@ -1,0 +1,81 @@
+"""Fingerprints of code: the sources that a function or a class rests on, followed through its imports."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+from collections.abc import Iterator
+from importlib.util import find_spec, resolve_name
+from pathlib import Path
+from typing import Any
+
+OURS = frozenset({"estimators", "experiments"})
+"""Packages whose sources count; libraries are named by their versions instead."""
+
+
+def fingerprint(*things: Any) -> str:
+    """Digest of the sources of the modules that define the things, and of all that those import of ours.
+
+    things: functions and classes; one of another package brings that package in. An import counts wherever it
+    stands, within functions too, and leads to the module that defines what is imported, past a package that
+    only passes it on. Where the sources lie does not matter.
+    """
+    packages = OURS | {thing.__module__.partition(".")[0] for thing in things}
+    pending = {thing.__module__ for thing in things}
+    seen: dict[str, bytes] = {}
+    while pending:
+        name = pending.pop()
+        path = source(name)
+        seen[name] = path.read_bytes() if path is not None else b""
+        pending |= {found for found in imports(name, packages) if found not in seen}
+    digest = hashlib.sha256()
+    for name, text in sorted(seen.items()):
+        digest.update(f"{name}\0{len(text)}\0".encode())
+        digest.update(text)
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def imports(name: str, packages: frozenset[str]) -> frozenset[str]:
+    """Modules of some packages that a module imports."""
+    path = source(name)
+    if path is None:
+        return frozenset()
+    spec = find_spec(name)
+    package = name if spec and spec.submodule_search_locations is not None else name.rpartition(".")[0]
+    found = set(_imported(ast.parse(path.read_bytes()), package, packages))
+    return frozenset(found - {name})
+
+
+@functools.cache
+def source(name: str) -> Path | None:
+    """The file of a module, None where it has none that could be read, such as ``__main__`` typed in."""
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    path = None if spec is None or spec.origin is None else Path(spec.origin)
+    return path if path is not None and path.suffix == ".py" and path.exists() else None
+
+
+def _imported(tree: ast.AST, package: str, packages: frozenset[str]) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.partition(".")[0] in packages)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            if base.partition(".")[0] in packages:
+                yield from (_defining(base, alias.name) for alias in node.names)
+
+
+def _defining(base: str, name: str) -> str:
+    """The module behind ``from base import name``."""
+    spec = find_spec(base)
+    if spec is None or spec.submodule_search_locations is None:
+        return base
+    if source(f"{base}.{name}") is not None:
+        return f"{base}.{name}"
+    passed_on = getattr(importlib.import_module(base), name, None)
+    return getattr(passed_on, "__module__", None) or base

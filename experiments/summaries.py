@@ -1,0 +1,215 @@
+"""From one row per measurement to what is known of each estimator: means, intervals, paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.metrics import Measured
+
+COLUMNS = ["experiment", "estimator", "parameters", "stream", "seed", "metric", "value", "unit", "status"]
+CONFIDENCE = 0.95
+NEGLIGIBLE = 1e-3
+"""Share of the baseline's value within which two values are the same for every purpose."""
+FAILED, NOT_RUN = "failed", "not run"
+"""How the status of a cell begins that raised, and that of one that is missing."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric as a printed table shows it, and the difference within which two of its values tie.
+
+    margin: in the metric's unit; None for a thousandth of the baseline's value. exact: whether the value owes
+    nothing to chance, so that one stream is enough to know it. better: which end is, "less" or "more", if
+    either.
+    """
+
+    metric: str
+    label: str
+    margin: float | None = None
+    exact: bool = False
+    better: str = ""
+
+    def verdict(
+        self,
+        baseline: float,
+        difference: float,
+        low: float,
+        high: float,
+        pairs: int,
+        cells: int,
+    ) -> str:
+        """Say of a difference to a baseline: tie, "" for a difference, not told apart, or no value.
+
+        A tie needs the whole interval within the margin; a difference, that it excludes 0. One cell alone has
+        no interval: it tells apart what owes nothing to chance, and shows equal values as equal.
+        """
+        if not np.isfinite(difference):
+            return "no value"
+        margin = NEGLIGIBLE * abs(baseline) if self.margin is None else self.margin
+        if not np.isfinite(low):
+            exact = self.exact and pairs == cells == 1
+            tied = abs(difference) <= (margin if exact else 1e-9 * abs(baseline + difference))
+            return "tie" if tied else "" if exact else "not told apart"
+        if max(abs(low), abs(high)) <= margin:
+            return "tie"
+        return "not told apart" if low <= 0.0 <= high else ""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All measurements of one setting on one stream, repetitions from 0 on.
+
+    absent: by repetition, why there is no measurement.
+    """
+
+    stream: str
+    estimator: str
+    parameters: str
+    measured: Sequence[Measured]
+    absent: Mapping[int, str] = field(default_factory=dict)
+
+
+def long_table(experiment: str, rows: Sequence[Rows]) -> pd.DataFrame:
+    """One line per measurement, in the contract's columns."""
+    categories: Any = pd.Categorical.from_codes
+    lines = [(own, measured) for own in rows for measured in own.measured]
+    counts = [measured.values.size for _, measured in lines]
+
+    def each(texts: list[str]) -> Any:
+        codes, names = pd.factorize(np.array(texts, dtype=object))
+        return categories(np.repeat(codes, counts), names)
+
+    statuses: dict[str, int] = {"ok": 0}
+    codes: list[Any] = [
+        np.where(np.isfinite(one.values), 0, statuses.setdefault(one.missing or "undefined", len(statuses)))
+        for _, one in lines
+    ]
+    for (own, _), code in zip(lines, codes, strict=True):
+        for seed, why in own.absent.items():
+            code[seed] = statuses.setdefault(why, len(statuses))
+    return pd.DataFrame(
+        {
+            "experiment": categories(np.zeros(sum(counts), np.int8), [experiment]),
+            "estimator": each([own.estimator for own, _ in lines]),
+            "parameters": each([own.parameters for own, _ in lines]),
+            "stream": each([own.stream for own, _ in lines]),
+            "seed": np.concatenate([np.arange(count) for count in counts]),
+            "metric": each([one.metric for _, one in lines]),
+            "value": np.concatenate([one.values for _, one in lines]),
+            "unit": each([one.unit for _, one in lines]),
+            "status": categories(np.concatenate(codes), list(statuses)),
+        }
+    )[COLUMNS]
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per stream, setting and metric: n, failures, mean, 95 % interval, difference to the first.
+
+    The first setting of a stream is its baseline. Differences are paired per seed, over the seeds that both
+    have, of which there are ``pairs``; ``failed`` counts cells that raised, ``missing`` other cells without a
+    value, and ``status`` says why. Intervals are Student's t.
+    """
+    rows = []
+    for stream, of_stream in table.groupby("stream", sort=False, observed=True):
+        first = of_stream.iloc[0]
+        baseline = first["estimator"], first["parameters"]
+        settings = dict(_by_setting(of_stream))
+        for (estimator, parameters, metric, unit), cells in settings.items():
+            mean, low, high, n = mean_interval(cells["value"])
+            status = cells["status"].astype(str)
+            failed = int(status.str.startswith(FAILED).sum())
+            row = {
+                "experiment": first["experiment"],
+                "stream": stream,
+                "estimator": estimator,
+                "parameters": parameters,
+                "metric": metric,
+                "unit": unit,
+                "n": n,
+                "failed": failed,
+                "missing": len(cells) - n - failed,
+                "mean": mean,
+                "low": low,
+                "high": high,
+                "baseline": baseline[0],
+                "difference": np.nan,
+                "difference_low": np.nan,
+                "difference_high": np.nan,
+                "pairs": 0,
+                "status": "; ".join(status[status != "ok"].unique()) or "ok",
+            }
+            if (own := settings.get((*baseline, metric, unit))) is not None:
+                row["difference"], row["difference_low"], row["difference_high"], row["pairs"] = (
+                    mean_interval(paired(cells, own))
+                )
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def best(table: pd.DataFrame, columns: Sequence[Column]) -> set[tuple[str, str, str, str]]:
+    """Stream, metric, estimator and parameters of what is better than the others of its stream.
+
+    Of each column that has a better end, the best mean and what ties with it, where the paired interval of
+    every other setting's difference to it excludes zero; nothing where one cannot be told apart, or all tie.
+    """
+    found = set()
+    ends = {column.metric: column for column in columns if column.better}
+    for stream, of_stream in table.groupby("stream", sort=False, observed=True):
+        for metric, column in ends.items():
+            settings = {
+                keys[:2]: cells for keys, cells in _by_setting(of_stream[of_stream["metric"] == metric])
+            }
+            means = {keys: mean_interval(cells["value"])[0] for keys, cells in settings.items()}
+            finite = [keys for keys, mean in means.items() if np.isfinite(mean)]
+            if len(finite) < 2:
+                continue
+            first = (max if column.better == "more" else min)(finite, key=lambda keys: means[keys])
+            told = {
+                keys: column.verdict(
+                    means[first],
+                    *mean_interval(paired(settings[keys], settings[first])),
+                    len(settings[keys]),
+                )
+                for keys in finite
+            }
+            ties = {keys for keys, verdict in told.items() if verdict == "tie"} | {first}
+            if len(ties) < len(finite) and not any(told[keys] for keys in finite if keys not in ties):
+                found |= {(str(stream), metric, *keys) for keys in ties}
+    return found
+
+
+def paired(cells: pd.DataFrame, others: pd.DataFrame) -> Any:
+    """Differences of values, seed by seed, over the seeds of both."""
+    values, seeds = cells["value"].to_numpy(), cells["seed"].to_numpy()
+    other_values, other_seeds = others["value"].to_numpy(), others["seed"].to_numpy()
+    if np.array_equal(seeds, other_seeds):
+        return values - other_values
+    _, at, other_at = np.intersect1d(seeds, other_seeds, assume_unique=True, return_indices=True)
+    return values[at] - other_values[other_at]
+
+
+def _by_setting(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str, str], pd.DataFrame]]:
+    keys = ["estimator", "parameters", "metric", "unit"]
+    grouped: Any = table.groupby(keys, sort=False, observed=True)
+    yield from grouped
+
+
+def mean_interval(values: Any) -> tuple[float, float, float, int]:
+    """Mean, lower and upper end of its Student's t interval, and n, of the finite values."""
+    from scipy.special import stdtrit
+
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    n = finite.size
+    if n == 0:
+        return np.nan, np.nan, np.nan, 0
+    mean = float(finite.mean())
+    if n == 1:
+        return mean, np.nan, np.nan, 1
+    half = float(stdtrit(n - 1, 0.5 + 0.5 * CONFIDENCE) * finite.std(ddof=1) / np.sqrt(n))
+    return mean, mean - half, mean + half, n
