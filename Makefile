@@ -5,7 +5,7 @@ EXTRAS ?=
 BIN := $(VENV)/bin
 comma := ,
 
-.PHONY: run test test-slow lint results recordings clean
+.PHONY: run test test-slow lint reproduce recordings clean
 
 run: $(VENV)/.run
 	$(BIN)/python -m experiments
@@ -22,13 +22,14 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The committed tables and figures, made anew; costs against whichever peers can be installed.
-results: $(VENV)/.run
+# Every committed table and figure, made anew from nothing and compared with the one that was there; costs against
+# whichever peers can be installed.
+reproduce: $(VENV)/.run
 	for extra in peers training; do \
 	    $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$$extra]" || \
 	    echo "kalmean[$$extra] cannot be installed here: the cost table does without it"; \
 	done
-	$(BIN)/python -m experiments.publish
+	$(BIN)/python -m experiments.reproduce
 
 recordings: $(VENV)/.run
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[training]'
@@ -48,4 +49,4 @@ $(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
 	touch $@ $(VENV)/.run
 
 clean:
-	rm -rf $(VENV) results/runs
+	rm -rf $(VENV) results/runs results/cells

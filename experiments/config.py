@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from experiments import registry
@@ -33,9 +33,9 @@ class ConfigError(ValueError):
 class Sweep:
     """An experiment's own sweep: lists of values by key, all with all, or going together; and its seeds."""
 
-    grid: dict[str, Any] = dataclasses.field(default_factory=dict)
-    zip: list[Any] = dataclasses.field(default_factory=list)
-    repetitions: int | None = None
+    grid: Any = None
+    zip: Any = None
+    repetitions: Any = None
 
 
 @dataclasses.dataclass
@@ -97,7 +97,9 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, str]:
         with initialize_config_dir(str(folder().resolve()), version_base="1.3"):
             full = compose("config", overrides=list(overrides), return_hydra_config=True)
         stream = str(full.hydra.runtime.choices.stream)
-        config = OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"])
+        config = full
+        with read_write(config), open_dict(config):
+            del config["hydra"]
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(one_line(error)) from error
     fixed = [field.name for field in dataclasses.fields(Root)]
@@ -194,20 +196,19 @@ def _register() -> None:
         store.store(group="stream/schema", name=name, node=_schema(stream, kind=name))
     for name in options("experiment"):
         parameters = registry.experiment(name).Parameters
-        node = _schema(parameters, name=name, sweep=Sweep)
+        # Of any type, so that who reads it can say which part is not valid.
+        node = _schema(parameters, name=name, sweep=lambda: dataclasses.asdict(Sweep()))
         store.store(group="experiment/schema", name=name, node=node)
     for name, executor in registry.executor_kinds().items():
         store.store(group="executor/schema", name=name, node=_schema(executor, name=name))
 
 
 def _schema(kind: type, /, **more: Any) -> Any:
-    """Structured config of a dataclass: its own fields, types and defaults, and more, named or nested."""
+    """Structured config of a dataclass: its own fields, types and defaults, and more: texts, or made anew."""
     # A parameter may be an array in the library; a row of a table has one value.
     hints = typing.get_type_hints(kind, localns={"Parameter": float})
     made: list[Any] = [
-        (name, value, dataclasses.field(default_factory=value))
-        if isinstance(value, type)
-        else (name, str, value)
+        (name, Any, dataclasses.field(default_factory=value)) if callable(value) else (name, str, value)
         for name, value in more.items()
     ]
     for field in dataclasses.fields(kind):

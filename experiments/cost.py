@@ -190,10 +190,11 @@ def _others(summary: pd.DataFrame) -> str:
 
 def _goals(summary: pd.DataFrame) -> str:
     head = ["what", "goal", "reached", "over rounds", "verdict"]
-    return aligned([head, *(_judged(goal, summary) for goal in GOALS)], texts=1)
+    return aligned([head, *(judged(goal, summary) for goal in GOALS)], texts=1)
 
 
-def _judged(goal: Goal, summary: pd.DataFrame) -> list[str]:
+def judged(goal: Goal, summary: pd.DataFrame) -> list[str]:
+    """A row of the table of goals: what, the goal, what was reached, over the rounds, and the verdict."""
     value = goal.reached(summary)
     verdict = "not measured" if value is None else "met" if goal.met(value) else "missed"
     span = " to ".join(f"{value:.3g}" for value in sorted(goal.span(summary))) or "-"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 PARTIAL = ".partial-"
@@ -30,8 +31,8 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """See a folder's new names on the disk, where folders can be opened."""
-    if os.name == "posix":
+    """See a folder's new names on the disk, where that can be asked for: some network file systems refuse."""
+    with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

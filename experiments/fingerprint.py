@@ -6,11 +6,14 @@ import ast
 import functools
 import hashlib
 import importlib
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
+MAIN, MAIN_AS_WELL = "__main__", ("__main__", "__mp_main__")
+"""The script that runs, and what a spawned worker calls it."""
 OURS = frozenset({"estimators", "experiments"})
 """Packages whose sources count; libraries are named by their versions instead."""
 
@@ -22,8 +25,9 @@ def fingerprint(*things: Any) -> str:
     stands, within functions too, and leads to the module that defines what is imported, past a package that
     only passes it on. Where the sources lie does not matter.
     """
-    packages = OURS | {thing.__module__.partition(".")[0] for thing in things}
-    pending = {thing.__module__ for thing in things}
+    modules = {MAIN if thing.__module__ in MAIN_AS_WELL else thing.__module__ for thing in things}
+    packages = OURS | {name.partition(".")[0] for name in modules}
+    pending = set(modules)
     seen: dict[str, bytes] = {}
     while pending:
         name = pending.pop()
@@ -43,7 +47,7 @@ def imports(name: str, packages: frozenset[str]) -> frozenset[str]:
     path = source(name)
     if path is None:
         return frozenset()
-    spec = find_spec(name)
+    spec = None if name == MAIN else find_spec(name)
     package = name if spec and spec.submodule_search_locations is not None else name.rpartition(".")[0]
     found = set(_imported(ast.parse(path.read_bytes()), package, packages))
     return frozenset(found - {name})
@@ -51,7 +55,10 @@ def imports(name: str, packages: frozenset[str]) -> frozenset[str]:
 
 @functools.cache
 def source(name: str) -> Path | None:
-    """The file of a module, None where it has none that could be read, such as ``__main__`` typed in."""
+    """The file of a module, None where it has none that could be read, as what is typed in has none."""
+    if name == MAIN:
+        file = getattr(sys.modules[MAIN], "__file__", None)
+        return Path(file) if file and Path(file).exists() else None
     try:
         spec = find_spec(name)
     except (ImportError, ValueError):
@@ -78,4 +85,7 @@ def _defining(base: str, name: str) -> str:
     if source(f"{base}.{name}") is not None:
         return f"{base}.{name}"
     passed_on = getattr(importlib.import_module(base), name, None)
-    return getattr(passed_on, "__module__", None) or base
+    defining = getattr(passed_on, "__module__", None)
+    # What is no class and no function of a module knows only the module of its class.
+    named = getattr(sys.modules.get(defining or ""), getattr(passed_on, "__qualname__", ""), None)
+    return str(defining) if named is passed_on and passed_on is not None else base

@@ -45,9 +45,10 @@ class Job:
         for chosen in sweep.points():
             with composer.at(chosen) as composed:
                 setup = builder.setup(composed)
-                points.append(Point(setup, dict(text.split("=", 1) for text in chosen)))
+                points.append(Point(setup, dict(text.lstrip("+").split("=", 1) for text in chosen)))
                 if len(points) == 1:
-                    experiment, executor = builder.experiment(composed), builder.executor(composed)
+                    experiment = str(composed.resolved("experiment")["name"])
+                    executor = builder.executor(composed)
                     output = Path(composed.config.output)
                     text = config.text(composed.config)
         if sweep.axes:
@@ -132,51 +133,48 @@ class _Builder:
 
     streams: dict[str, Stream] = field(default_factory=dict)
     variances: dict[tuple[str, str], float] = field(default_factory=dict)
+    experiments: Mapping[str, str] = field(default_factory=lambda: config.options("experiment"))
 
     def setup(self, composed: Composed) -> Setup:
         """The setup of a point."""
-        settings = config.resolved(composed.config, "stream")
+        settings, stream_name = composed.resolved("stream"), composed.base.stream_name
         if not isinstance(settings, dict):
             raise config.ConfigError(f"stream={settings} is not valid; it must be a mapping of settings")
-        name = json.dumps(plain([settings, composed.stream_name]))
+        name = json.dumps(plain([settings, stream_name]))
         if name not in self.streams:
-            self.streams[name] = _built("stream", settings, registry.stream_kinds(), composed.stream_name)
+            self.streams[name] = _built("stream", settings, registry.stream_kinds(), stream_name)
         stream = self.streams[name]
-        self._fill_in(composed, stream, name)
+        burn_in = self._burn_in(composed, stream)
+        noise_variance = self._noise_variance(composed, settings["noise_variance"], stream, name)
         estimators = {
             row: _built(f"estimators.{row}", own, registry.estimator_kinds(), row)
-            for row, own in config.resolved(composed.config, "estimators").items()
+            for row, own in composed.resolved("estimators").items()
         }
-        parameters = config.resolved(composed.config, "experiment")
-        parameters.pop("name", None), parameters.pop("sweep", None)
-        given = composed.config
+        parameters = dict(composed.resolved("experiment"))
+        kind = registry.experiment(self.experiment(parameters.pop("name", None))).Parameters
+        parameters.pop("sweep", None)
         return Setup(
-            parameters=config.built(
-                "experiment", registry.experiment(self.experiment(composed)).Parameters, parameters
-            ),
-            stream_name=composed.stream_name,
+            parameters=config.built("experiment", kind, parameters),
+            stream_name=stream_name,
             stream=stream,
-            noise_variance=float(given.stream.noise_variance),
+            noise_variance=noise_variance,
             estimators=estimators,
-            seeds=given.seeds,
-            root_seed=given.root_seed,
-            burn_in=given.burn_in,
-            match=given.match,
-            tune=given.tune,
+            burn_in=burn_in,
+            **{key: composed.resolved(key) for key in ("seeds", "root_seed", "match", "tune")},
         )
 
-    def experiment(self, composed: Composed) -> str:
-        """Name of the experiment."""
-        name = str(config.resolved(composed.config, "experiment.name"))
-        if name not in config.options("experiment"):
-            valid = registry.nearest(name, config.options("experiment"))
+    def experiment(self, name: Any) -> str:
+        """Name of an experiment that there is."""
+        if name not in self.experiments:
+            valid = registry.nearest(str(name), self.experiments)
             raise config.ConfigError(f"experiment.name={name} is not available; {valid}")
-        return name
+        return str(name)
 
     def executor(self, composed: Composed) -> Executor:
         """What runs the cells."""
-        settings = config.resolved(composed.config, "executor")
-        kinds = registry.executor_kinds()
+        settings, kinds = composed.resolved("executor"), registry.executor_kinds()
+        if isinstance(settings, dict):
+            settings = dict(settings)
         name = settings.pop("name", None) if isinstance(settings, dict) else settings
         if name not in kinds or not isinstance(settings, dict):
             raise config.ConfigError(
@@ -185,25 +183,33 @@ class _Builder:
         built: Executor = config.built("executor", kinds[name], settings)
         return built
 
-    def _fill_in(self, composed: Composed, stream: Stream, name: str) -> None:
-        """Set what is left to the stream: burn-in, and the noise variance that filters are told."""
-        given, steps = composed.config, stream.length()
-        if given.burn_in is None:
+    def _burn_in(self, composed: Composed, stream: Stream) -> int:
+        """Samples before errors count, those of the stream where the configuration leaves it to that."""
+        steps = stream.length()
+        if composed.resolved("burn_in") is None:
             composed.set("burn_in", min(1000, steps // 4))
-        if not 0 <= given.burn_in < steps:
+        burn_in: int = composed.resolved("burn_in")
+        if not 0 <= burn_in < steps:
             raise config.ConfigError(
-                f"burn_in={given.burn_in} is not valid; it must be in [0, {steps}), the stream's length"
+                f"burn_in={burn_in} is not valid; it must be in [0, {steps}), the stream's length"
             )
-        if given.stream.noise_variance is None:
-            seen = "evaluate" if given.tune is Tune.none else "tune"
-            if (name, seen) not in self.variances:
-                self.variances[name, seen] = stream.own_noise_variance(seen)  # type: ignore[arg-type]
-            composed.set("stream.noise_variance", self.variances[name, seen])
+        return burn_in
+
+    def _noise_variance(self, composed: Composed, given: float | None, stream: Stream, name: str) -> float:
+        """What filters are told, which is the stream's own where the configuration leaves it to that."""
+        if given is not None:
+            return float(given)
+        seen = "evaluate" if composed.resolved("tune") is Tune.none else "tune"
+        if (name, seen) not in self.variances:
+            self.variances[name, seen] = stream.own_noise_variance(seen)  # type: ignore[arg-type]
+        composed.set("stream.noise_variance", self.variances[name, seen])
+        return self.variances[name, seen]
 
 
 def _built(where: str, settings: Any, kinds: Mapping[str, Any], default: str) -> Any:
     if not isinstance(settings, dict):
         raise config.ConfigError(f"{where}={settings} is not valid; it must be a mapping of settings")
+    settings = dict(settings)
     kind = settings.pop("kind", default)
     if kind not in kinds:
         raise config.ConfigError(

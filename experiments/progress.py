@@ -68,4 +68,4 @@ def duration(seconds: float) -> str:
 
 def quantity(rate: float) -> str:
     """A rate to two or three digits."""
-    return f"{rate:,.0f}" if rate >= 100.0 else f"{rate:.2g}"
+    return f"{rate:,.0f}" if rate >= 99.5 else f"{rate:.2g}"

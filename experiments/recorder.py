@@ -13,7 +13,6 @@ import gzip
 import io
 import os
 import sys
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
+
+from experiments.files import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -219,16 +220,7 @@ def save(recording: pd.DataFrame, path: Path) -> None:
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=buffer, mtime=0) as packed:
         packed.write(text.encode("ascii"))
-    # Not tempfile: its files are private to the owner, and the recording would stay so after the rename.
-    partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with partial.open("xb") as handle:
-            handle.write(buffer.getvalue())
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, buffer.getvalue())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -160,9 +160,10 @@ class RunFolder:
 
     def _draw(self, figures: Mapping[str, Any], folder: Path, command: list[str]) -> None:
         folder.mkdir()
+        shown = [part for part in command if not part.startswith("output=")]  # where it lies says nothing
         about = {
             "Title": self.experiment,
-            "Source": f"{' '.join(command)}; run {self.identity}",
+            "Source": f"{' '.join(shown)}; run {self.identity}; code {code_fingerprint()}",
             "Software": None,
         }
         for name, figure in figures.items():

@@ -129,14 +129,10 @@ class Store:
             if _name(data) != path.stem:
                 self._leave_out(path, "is not whole")
                 continue
-            head, _, body = data.partition(b"\n")
-            try:
-                about = json.loads(head)
-                ours = about["schema"] == SCHEMA and about["condition"] == condition
-            except (ValueError, KeyError, TypeError):
-                ours = False
-            if ours:
-                yield about, body
+            text, _, body = data.partition(b"\n")
+            head = _head(text)
+            if head.get("condition") == condition and body.startswith(b'{"condition":'):
+                yield head, body
             else:
                 self._leave_out(path, "is not a shard of this place and version")
 
@@ -146,6 +142,16 @@ class Store:
 
 def _name(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _head(text: bytes) -> dict[str, Any]:
+    """What a shard holds, empty where it is none of this version."""
+    try:
+        head = json.loads(text)
+        kinds = type(head["done"]), type(head["failed"])
+        return head if head["schema"] == SCHEMA and kinds == (dict, dict) else {}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
 
 
 def _shard(results: Results) -> bytes:

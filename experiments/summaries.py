@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from experiments.metrics import Measured
 
@@ -115,16 +116,14 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     value, and ``status`` says why. Intervals are Student's t.
     """
     rows = []
-    for stream, of_stream in table.groupby("stream", sort=False, observed=True):
-        first = of_stream.iloc[0]
-        baseline = first["estimator"], first["parameters"]
-        settings = dict(_by_setting(of_stream))
+    for stream, settings in _streams(table).items():
+        baseline, _ = next(iter(settings.items()))
         for (estimator, parameters, metric, unit), cells in settings.items():
-            mean, low, high, n = mean_interval(cells["value"])
-            status = cells["status"].astype(str)
-            failed = int(status.str.startswith(FAILED).sum())
+            mean, low, high, n = mean_interval(cells.values)
+            absent = dict.fromkeys(cells.statuses[cells.statuses != "ok"].tolist())
+            failed = sum(status.startswith(FAILED) for status in cells.statuses) if absent else 0
             row = {
-                "experiment": first["experiment"],
+                "experiment": table["experiment"].iloc[0],
                 "stream": stream,
                 "estimator": estimator,
                 "parameters": parameters,
@@ -132,18 +131,19 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
                 "unit": unit,
                 "n": n,
                 "failed": failed,
-                "missing": len(cells) - n - failed,
+                "missing": cells.values.size - n - failed,
                 "mean": mean,
                 "low": low,
                 "high": high,
-                "baseline": baseline[0],
+                "baseline": baseline.estimator,
                 "difference": np.nan,
                 "difference_low": np.nan,
                 "difference_high": np.nan,
                 "pairs": 0,
-                "status": "; ".join(status[status != "ok"].unique()) or "ok",
+                "status": "; ".join(absent) or "ok",
             }
-            if (own := settings.get((*baseline, metric, unit))) is not None:
+            own = settings.get(Key(baseline.estimator, baseline.parameters, metric, unit))
+            if own is not None:
                 row["difference"], row["difference_low"], row["difference_high"], row["pairs"] = (
                     mean_interval(paired(cells, own))
                 )
@@ -159,12 +159,10 @@ def best(table: pd.DataFrame, columns: Sequence[Column]) -> set[tuple[str, str, 
     """
     found = set()
     ends = {column.metric: column for column in columns if column.better}
-    for stream, of_stream in table.groupby("stream", sort=False, observed=True):
+    for stream, cells in _streams(table).items():
         for metric, column in ends.items():
-            settings = {
-                keys[:2]: cells for keys, cells in _by_setting(of_stream[of_stream["metric"] == metric])
-            }
-            means = {keys: mean_interval(cells["value"])[0] for keys, cells in settings.items()}
+            settings = {keys[:2]: own for keys, own in cells.items() if keys.metric == metric}
+            means = {keys: mean_interval(own.values)[0] for keys, own in settings.items()}
             finite = [keys for keys, mean in means.items() if np.isfinite(mean)]
             if len(finite) < 2:
                 continue
@@ -173,7 +171,7 @@ def best(table: pd.DataFrame, columns: Sequence[Column]) -> set[tuple[str, str, 
                 keys: column.verdict(
                     means[first],
                     *mean_interval(paired(settings[keys], settings[first])),
-                    len(settings[keys]),
+                    settings[keys].values.size,
                 )
                 for keys in finite
             }
@@ -183,20 +181,45 @@ def best(table: pd.DataFrame, columns: Sequence[Column]) -> set[tuple[str, str, 
     return found
 
 
-def paired(cells: pd.DataFrame, others: pd.DataFrame) -> Any:
+class Key(NamedTuple):
+    """What names a row of a stream's summary."""
+
+    estimator: str
+    parameters: str
+    metric: str
+    unit: str
+
+
+class Cells(NamedTuple):
+    """One metric of a setting on a stream: seeds, values and statuses."""
+
+    seeds: NDArray[np.int64]
+    values: NDArray[np.float64]
+    statuses: NDArray[np.object_]
+
+
+def paired(cells: Cells, others: Cells) -> NDArray[np.float64]:
     """Differences of values, seed by seed, over the seeds of both."""
-    values, seeds = cells["value"].to_numpy(), cells["seed"].to_numpy()
-    other_values, other_seeds = others["value"].to_numpy(), others["seed"].to_numpy()
-    if np.array_equal(seeds, other_seeds):
-        return values - other_values
-    _, at, other_at = np.intersect1d(seeds, other_seeds, assume_unique=True, return_indices=True)
-    return values[at] - other_values[other_at]
+    if np.array_equal(cells.seeds, others.seeds):
+        return cells.values - others.values
+    _, at, other_at = np.intersect1d(cells.seeds, others.seeds, assume_unique=True, return_indices=True)
+    return cells.values[at] - others.values[other_at]
 
 
-def _by_setting(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str, str], pd.DataFrame]]:
-    keys = ["estimator", "parameters", "metric", "unit"]
-    grouped: Any = table.groupby(keys, sort=False, observed=True)
-    yield from grouped
+def _streams(table: pd.DataFrame) -> dict[str, dict[Key, Cells]]:
+    """Cells by stream and key, each in the order of its first appearance."""
+    names = ["stream", *Key._fields]
+    group = table.groupby(names, sort=False, observed=True, dropna=False).ngroup().to_numpy()
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    columns = (table[name].to_numpy()[order] for name in ("seed", "value", "status"))
+    parts = zip(*(np.split(column, starts[1:]) for column in columns), strict=True)
+    found: dict[str, dict[Key, Cells]] = {}
+    for keys, cells in zip(
+        table[names].iloc[order[starts]].itertuples(index=False, name=None), parts, strict=True
+    ):
+        found.setdefault(keys[0], {})[Key(*keys[1:])] = Cells(*cells)
+    return found
 
 
 def mean_interval(values: Any) -> tuple[float, float, float, int]:

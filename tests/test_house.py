@@ -63,7 +63,7 @@ def test_every_link_of_the_pages_exists() -> None:
 
 
 def test_findings_quote_the_published_tables() -> None:
-    from experiments.publish import PUBLISHED, Published, filled
+    from experiments.reproduce import PUBLISHED, Published, filled
 
     # The runs' folders are not committed: quoting must give what stands in the page from the tables alone.
     class Committed(Published):
@@ -73,7 +73,7 @@ def test_findings_quote_the_published_tables() -> None:
             import pandas as pd
 
             table = pd.read_csv(ROOT / "results" / "tables" / f"{self.name}.csv")
-            with patch("experiments.publish.pd.read_csv", return_value=table):
+            with patch("experiments.reproduce.pd.read_csv", return_value=table):
                 return super().quote(how, *what)
 
         def text(self) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,16 +42,49 @@ class Ray:
         settings: dict[str, Any] = {"address": self.address, "log_to_driver": False, "logging_level": "error"}
         if self.address is None:
             settings |= {"address": "local", "num_cpus": self.workers, "include_dashboard": False}
-        try:
-            ray.init(**settings)
-            resources: Any = ray.cluster_resources  # which has no types
-            cores = int(resources().get("CPU", 1))
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ValueError(f"executor.address={self.address}: no cluster answers ({error})") from error
-        try:
-            yield _Tasks(ray, output.absolute(), self.workers or cores)
-        finally:
-            ray.shutdown()
+        with _guarded() if self.address is None else nullcontext():
+            try:
+                ray.init(**settings)
+                resources: Any = ray.cluster_resources  # which has no types
+                cores = int(resources().get("CPU", 1))
+            except Exception as error:  # Ray raises that very class where its daemons do not start
+                line = " ".join(str(error).split())
+                raise ValueError(f"executor.address={self.address}: no cluster answers ({line})") from error
+            try:
+                yield _Tasks(ray, output.absolute(), self.workers or cores)
+            finally:
+                ray.shutdown()
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """See the processes of a cluster that is started meanwhile gone when this one is, however it ends.
+
+    Some of Ray's outlive a killed driver by a minute or more. What a process starts inherits its environment,
+    by which another one finds it, that waits for the end of a pipe.
+    """
+    mark = uuid.uuid4().hex
+    guard = subprocess.Popen(
+        [sys.executable, "-c", _GUARD, f"{_MARK}={mark}"], stdin=subprocess.PIPE, start_new_session=True
+    )
+    os.environ[_MARK] = mark
+    try:
+        yield
+    finally:
+        del os.environ[_MARK]
+        guard.communicate()
+
+
+_MARK = "KALMEAN_RAY"
+_GUARD = """\
+import contextlib, os, signal, sys
+sys.stdin.read()
+for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+    with contextlib.suppress(OSError, ValueError):
+        with open(f"/proc/{name}/environ", "rb") as file:
+            if sys.argv[1].encode() in file.read().split(b"\\0"):
+                os.kill(int(name), signal.SIGKILL)
+"""
 
 
 class _Tasks:
@@ -82,5 +119,5 @@ class _Tasks:
             yield self._given.pop(reference), report
 
     def cancel(self) -> Sequence[Task]:
-        """Tasks in the queue; Ray does not say which they are, so all are asked not to begin."""
+        """None: those few that are ahead are let run."""
         return []
