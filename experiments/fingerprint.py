@@ -68,13 +68,24 @@ def source(name: str) -> Path | None:
 
 
 def _imported(tree: ast.AST, package: str, packages: frozenset[str]) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in _executed(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.partition(".")[0] in packages)
         elif isinstance(node, ast.ImportFrom):
             base = resolve_name("." * node.level + (node.module or ""), package)
             if base.partition(".")[0] in packages:
                 yield from (_defining(base, alias.name) for alias in node.names)
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but what is there for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for other in node.orelse:
+                yield from (other, *_executed(other))
+        else:
+            yield node
+            yield from _executed(node)
 
 
 def _defining(base: str, name: str) -> str:

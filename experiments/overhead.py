@@ -27,27 +27,26 @@ BETAS = 1000
 """Settings of the largest sweep, each with as many repetitions."""
 WAIT = 0.01
 """Seconds that a cell waits where workers are compared."""
-APP = """\
-import hydra
-from dataclasses import dataclass
-from hydra.core.config_store import ConfigStore
-
-@dataclass
-class Settings:
-    a: int = 0
-    b: float = 0.9
-    c: str = "x"
-    d: bool = True
-    e: int = 1
-
-ConfigStore.instance().store(name="config", node=Settings)
-
-@hydra.main(config_path=None, config_name="config", version_base="1.3")
-def main(settings):
-    pass
-
-main()
-"""
+APP = "\n".join(
+    [
+        "import dataclasses",
+        "import hydra",
+        "from hydra.core.config_store import ConfigStore",
+        "@dataclasses.dataclass",
+        "class Settings:",
+        "    a: int = 0",
+        "    b: float = 0.9",
+        "    c: str = 'x'",
+        "    d: bool = True",
+        "    e: int = 1",
+        "ConfigStore.instance().store(name='config', node=Settings)",
+        "@hydra.main(config_path=None, config_name='config', version_base='1.3')",
+        "def main(settings):",
+        "    pass",
+        "main()",
+    ]
+)
+"""A program of five settings that does nothing, for Hydra to launch."""
 NOTE = """\
 CPU per cell: of planning, running and storing cells that do nothing, fsync included; kalmean's are each of a
 setting of its own, or else repetitions of ten settings. The slope between few cells and many, so that no

@@ -87,7 +87,6 @@ def followed(thing: Any, folder: Path) -> set[str]:
         "async def function():\n    def inner():\n        from .other import value",
         "class Body:\n    from .other import value",
         "if False:\n    from .other import value",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .other import value",
         "try:\n    import absent\nexcept ImportError:\n    from .other import value",
     ],
 )
@@ -337,3 +336,16 @@ def test_a_conditions_fingerprint_follows_stream_and_metrics_and_neither_estimat
     assert "experiments/recorded" not in synthetic
     unrelated = {"compare", "figures", "tables", "summaries", "runner", "plan", "store", "files", "progress"}
     assert not (synthetic | recorded) & {f"experiments/{module}" for module in unrelated}
+
+
+def test_what_is_there_for_type_checkers_alone_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from estimators import Kalman\nelse:\n    from estimators import EMA\n"
+        "def thing(): pass\n"
+    )
+    (tmp_path / "typed_only.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert fingerprints.imports("typed_only", fingerprints.OURS) == {"estimators.ema"}
