@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments import config, registry
+from experiments.axes import Sweep
 from experiments.cells import plain
-from experiments.composer import Composer, Sweep
+from experiments.composer import Composer
 from experiments.composer import Point as Composed
 from experiments.executors import Executor
 from experiments.plan import Panel, Point, Runs, collected, panels, wanted

@@ -78,22 +78,16 @@ def standing(store: Store, wanted: Sequence[Wanted]) -> Standing:
     return now
 
 
-def run(now: Standing, store: Store, executor: Executor, progress: Progress) -> list[Failure]:
-    """Run what is missing; the failures.
+def run(now: Standing, store: Store, executor: Executor, progress: Progress) -> None:
+    """Run what is missing, and store it, failures too.
 
     ValueError, one line, where no worker could store what it measured; StoppedError after a signal. Either
     way, the cells that are finished are kept.
     """
-    cutter, failures = _Cutter(now.missing), list[Failure]()
-    again: deque[Task] = deque()
-    waiting = 0
+    cutter, blame, waiting = _Cutter(now.missing), _Blame(store), 0
     with _asked_to_stop() as stop, executor.pool(store.output) as pool:
         while True:
-            while (
-                not stop
-                and pool.slots() > 0
-                and (task := again.popleft() if again else cutter.next(pool.seconds))
-            ):
+            while not stop and pool.slots() > 0 and (task := blame.next() or cutter.next(pool.seconds)):
                 pool.submit(task)
                 waiting += 1
             if stop and waiting:
@@ -105,27 +99,40 @@ def run(now: Standing, store: Store, executor: Executor, progress: Progress) -> 
                 if report.problem:
                     raise ValueError(report.problem)
                 if report.lost:
-                    report = _blame(task, report.lost, again, store)
-                cutter.learn(task, report)
-                failures += report.failures
+                    report = blame.report(task, report.lost)
+                cutter.learn(report)
                 progress.add(report.cells - len(report.failures), len(report.failures))
     if stop:
         progress.close("stopped")
         raise StoppedError(stop[0], progress.done, progress.total)
     progress.close("ran")
-    return failures
 
 
-def _blame(task: Task, why: str, again: deque[Task], store: Store) -> Report:
-    """A task that killed its worker is tried again in parts; one cell that did, alone, has failed."""
-    parts = list(_parts(task))
-    if len(parts) > 1:
-        again.extend(parts)
-        return Report()
-    (chunk,) = task
-    failure = Failure(chunk.pieces[0].setting, chunk.pieces[0].repetitions[0], why)
-    store.write(Results(chunk, failures=[failure]))
-    return Report(1, [failure])
+class _Blame:
+    """Tries tasks whose worker died again, in parts, until the cell is found that kills alone, and twice."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._again: deque[Task] = deque()
+        self._suspects: set[tuple[str, str, int]] = set()
+
+    def next(self) -> Task:
+        """The next part, empty if there is none."""
+        return self._again.popleft() if self._again else ()
+
+    def report(self, task: Task, why: str) -> Report:
+        """What is to be said of a lost task: nothing yet, or that its only cell has failed."""
+        parts = list(_parts(task))
+        (piece, *_), condition = task[0].pieces, task[0].condition
+        cell = condition.key, piece.setting.key, piece.repetitions[0]
+        if len(parts) > 1 or cell not in self._suspects:
+            if len(parts) == 1:  # once may have been somebody else's doing
+                self._suspects.add(cell)
+            self._again.extend(parts)
+            return Report()
+        failure = Failure(piece.setting, piece.repetitions[0], why)
+        self.store.write(Results(task[0], failures=[failure]))
+        return Report(1, [failure])
 
 
 def _parts(task: Task) -> Iterator[Task]:
@@ -176,8 +183,8 @@ class _Cutter:
             chunks.append(Chunk(condition, tuple(pieces)))
         return chunks
 
-    def learn(self, task: Task, report: Report) -> None:
-        """Learn from a task how long a cell takes."""
+    def learn(self, report: Report) -> None:
+        """Learn from what came of a task how long a cell takes."""
         if report.cells and report.seconds > 0.0:
             self._pace.update(report.seconds / report.cells)
 

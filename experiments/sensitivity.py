@@ -16,7 +16,7 @@ from experiments.plan import Panel
 from experiments.runs import Report
 from experiments.streams import GradientRatio
 from experiments.summaries import Column
-from experiments.tables import aligned, markdown
+from experiments.tables import aligned
 
 COLUMNS = (Column("rmse", "RMSE", better="less"), Column("lag", "lag", exact=True), Column("bias", "bias"))
 WITHIN = 1.05
@@ -40,12 +40,14 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
     rmse = summary[summary["metric"] == "rmse"]
     head = ["stream", "estimator", "best setting", "RMSE", f"within {100 * (WITHIN - 1):.0f} %", "worst"]
     lines = [head]
+    least_of: dict[str, list[float]] = {}
     grouped: Any = rmse.groupby(["stream", "estimator"], sort=False, observed=True)
     for (stream, estimator), own in grouped:
         least = own.loc[own["mean"].idxmin()]
         good = own.loc[own["mean"] <= WITHIN * least["mean"], "parameters"]
         span = good.iloc[0] if len(good) == 1 else f"{good.iloc[0]} to {good.iloc[-1]}"
         worst = own["mean"].max() / least["mean"]
+        least_of.setdefault(estimator, []).append(least["mean"])
         half = least["high"] - least["mean"]
         lines.append(
             [
@@ -57,6 +59,14 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
                 f"{worst:.1f} times",
             ]
         )
+    first, *others = least_of
+    against = [
+        f"{other} "
+        + ", ".join(
+            f"{100.0 * (b / a - 1.0):+.1f} %" for a, b in zip(least_of[first], least_of[other], strict=True)
+        )
+        for other in others
+    ]
     root = panels[0].setup.root_seed
     n = max(panel.repetitions for panel in panels)
     text = "\n\n".join(
@@ -65,7 +75,8 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
             aligned(lines, texts=3),
             f"Within {100 * (WITHIN - 1):.0f} %: settings of the sweep that err by no more than that "
             "above the best; worst: its error\nover that of the best. ± is half of a 95 % interval.",
-            markdown(summary, COLUMNS),
+            f"Best against best, stream by stream, over {first}: {'; '.join(against)}.\n"
+            "All settings are in summary.csv, summary.tex and the figure.",
         ]
     )
     return Report(text + "\n", {"error": _figure(panels, rmse)}, COLUMNS)

@@ -144,6 +144,7 @@ def _unequal(row: Any) -> str:
 
 def _escaped(text: str) -> str:
     text = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", "/"))
+    text = re.sub(r"(?<![\w.])-(?=\d)", "$-$", text)  # a minus sign is no hyphen
     return text.replace("^", "\\^{}").replace("±", "$\\pm$").replace("~", "\\~{}")
 
 

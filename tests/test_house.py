@@ -107,7 +107,7 @@ def test_only_the_configuration_knows_hydra() -> None:
         for path in (ROOT / "experiments").glob("*.py")
         if re.search(r"^(from|import) (hydra|omegaconf)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    assert knows == {"config.py", "composer.py"}
+    assert knows == {"config.py", "composer.py", "axes.py"}
 
 
 def test_the_lock_names_no_host_and_pins_exactly() -> None:

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from estimators import EMA, DebiasedEMA, Kalman, MovingAverage
 from experiments import config, idle
-from experiments.composer import Axis, Composer, Sweep
+from experiments.axes import Axis, Sweep
+from experiments.composer import Composer
 from experiments.config import ConfigError
 from experiments.executors.local import Local
 from experiments.job import Job
@@ -100,7 +101,16 @@ def refusal(*overrides: str, multirun: bool = True) -> str:
 # --- composed fast, and by Hydra ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stream", sorted(config.options("stream")))
+QUICK = ("gradient_ratio", "recorded")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        stream if stream in QUICK else pytest.param(stream, marks=pytest.mark.slow)
+        for stream in sorted(config.options("stream"))
+    ],
+)
 def test_every_experiment_on_every_stream_is_composed_as_by_hydra(stream: str) -> None:
     value = "stream.noise_variance=2.5"
     for experiment in config.options("experiment"):
