@@ -170,14 +170,14 @@ def collected(found: Sequence[Panel], store: Store) -> tuple[list[Rows], list[st
         keys = {row.key: panel.repetitions for row in panel.rows.values()}
         series, known = store.read(panel.condition, keys), store.known(panel.condition, keys)
         anywhere = next((of for of in series.values() if of), None)
+        errors = store.failures(panel.condition) if any(of.any() for of in known.failed.values()) else {}
         for (name, parameters), row in panel.rows.items():
             absent: dict[int, str] = {}
-            if known.failed[row.key].any():
-                errors = store.failures(panel.condition, row)
-                failed = np.flatnonzero(known.failed[row.key]).tolist()
-                absent |= {seed: f"{FAILED}: {errors[seed].partition(':')[0]}" for seed in failed}
-                cell = f"{name} ({parameters}) on {panel.stream}"
-                failures += [f"{cell}, repetition {seed}: {errors[seed]}" for seed in failed]
+            for seed in np.flatnonzero(known.failed[row.key]).tolist():
+                error = errors[row.key][seed]
+                absent[seed] = f"{FAILED}: {error.partition(':')[0]}"
+                cell = f"{name} ({parameters}) on {panel.stream}, repetition {seed}"
+                failures.append(f"{cell}: {error}")
             never = np.flatnonzero(~(known.done[row.key] | known.failed[row.key])).tolist()
             absent |= dict.fromkeys(never, NOT_RUN)
             measured = series[row.key] or _none(anywhere, panel.repetitions)
@@ -218,7 +218,7 @@ def _tuned(setups: Sequence[Setup], runs: Runs) -> Iterator[tuple[Setup, str]]:
         for name, row in settings.items():
             values = {one.metric: float(one.values[0]) for one in found[row.key]}
             if not values:
-                error = runs.store.failures(condition, row)[0]
+                error = runs.store.failures(condition)[row.key][0]
                 raise ValueError(f"estimators.{name} could not be tuned: {error}")
             best[name] = at_noise_gain(row.estimator, values["noise_gain"])
             if values["edge"]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.cells import Condition, Results, Setting
+from experiments.cells import Condition, Results
 from experiments.files import PARTIAL, write_whole
 from experiments.metrics import Measured
 
@@ -100,14 +100,12 @@ class Store:
                     _add(found[piece["setting"]], piece, wanted[piece["setting"]])
         return {setting: list(series.values()) for setting, series in found.items()}
 
-    def failures(self, condition: Condition, setting: Setting) -> dict[int, str]:
-        """The error of each repetition of a setting that failed."""
-        found: dict[int, str] = {}
+    def failures(self, condition: Condition) -> dict[str, dict[int, str]]:
+        """The last known error of each cell that failed, by setting and repetition."""
+        found: dict[str, dict[int, str]] = {}
         for head, body in self._shards(condition.key):
-            if setting.key in head["failed"]:
-                for failure in json.loads(body)["failures"]:
-                    if failure["setting"] == setting.key:
-                        found[failure["repetition"]] = failure["error"]
+            for failure in json.loads(body)["failures"] if head["failed"] else ():
+                found.setdefault(failure["setting"], {})[failure["repetition"]] = failure["error"]
         return found
 
     def sweep_up(self, conditions: Iterable[str]) -> None:

@@ -77,13 +77,15 @@ def _guarded() -> Iterator[None]:
 
 _MARK = "KALMEAN_RAY"
 _GUARD = """\
-import contextlib, os, signal, sys
+import contextlib, os, signal, sys, time
 sys.stdin.read()
-for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-    with contextlib.suppress(OSError, ValueError):
-        with open(f"/proc/{name}/environ", "rb") as file:
-            if sys.argv[1].encode() in file.read().split(b"\\0"):
-                os.kill(int(name), signal.SIGKILL)
+for _ in range(5):  # one may just have started another
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        with contextlib.suppress(OSError, ValueError):
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if sys.argv[1].encode() in file.read().split(b"\\0"):
+                    os.kill(int(name), signal.SIGKILL)
+    time.sleep(0.1)
 """
 
 

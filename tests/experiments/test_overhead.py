@@ -77,7 +77,7 @@ def full() -> pd.DataFrame:
 # --- rows and text ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.1, 0.06, 0.02, 0.01])
+@pytest.mark.parametrize("scale", [1.0, 0.1, 0.06, 0.02, 0.01, 0.001])
 def test_all_rows_are_there_at_every_scale(scale: float, pretended: Any) -> None:
     ran = pretended(f"experiment.scale={scale}", "experiment.rounds=2")
     table = ran.table

@@ -157,7 +157,7 @@ def test_settings_that_are_not_asked_for_are_left_out(tmp_path: Path) -> None:
     known = store.known(CONDITION, {FILTER.key: 3})
     assert set(known.done) == set(known.failed) == {FILTER.key}
     assert set(store.read(CONDITION, {FILTER.key: 3})) == {FILTER.key}
-    assert store.failures(CONDITION, FILTER) == {}
+    assert store.failures(CONDITION).get(FILTER.key, {}) == {}
 
 
 def test_nothing_is_known_where_nothing_was_stored(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_nothing_is_known_where_nothing_was_stored(tmp_path: Path) -> None:
     assert store.known(CONDITION, {AVERAGE.key: 2}).done[AVERAGE.key].tolist() == [False, False]
     assert store.read(CONDITION, {AVERAGE.key: 2}) == {AVERAGE.key: []}
     assert store.read(CONDITION, {}) == {}
-    assert store.failures(CONDITION, AVERAGE) == {}
+    assert store.failures(CONDITION).get(AVERAGE.key, {}) == {}
     store.sweep_up([CONDITION.key])
     assert not (tmp_path / "absent").exists()
 
@@ -190,11 +190,11 @@ def test_a_failed_cell_is_known_as_failed_and_never_as_done(tmp_path: Path) -> N
     known = store.known(CONDITION, {AVERAGE.key: 5})
     assert np.flatnonzero(known.done[AVERAGE.key]).tolist() == [0, 1]
     assert np.flatnonzero(known.failed[AVERAGE.key]).tolist() == [2, 4]
-    assert store.failures(CONDITION, AVERAGE) == {
+    assert store.failures(CONDITION).get(AVERAGE.key, {}) == {
         2: "ValueError: of the second",
         4: "KeyError: of the fourth",
     }
-    assert store.failures(CONDITION, FILTER) == {}
+    assert store.failures(CONDITION).get(FILTER.key, {}) == {}
     read = store.read(CONDITION, {AVERAGE.key: 5})[AVERAGE.key]
     assert all(np.isnan(one.values[2:]).all() for one in read)
 
@@ -224,7 +224,7 @@ def test_a_chunk_may_be_done_in_part(tmp_path: Path) -> None:
     assert known.done[AVERAGE.key].tolist() == [True, False, False, True]
     assert known.failed[AVERAGE.key].tolist() == [False, True, True, False]
     assert known.done[FILTER.key].all()
-    assert store.failures(CONDITION, AVERAGE) == {1: "ValueError: é 1", 2: "ValueError: é 2"}
+    assert store.failures(CONDITION).get(AVERAGE.key, {}) == {1: "ValueError: é 1", 2: "ValueError: é 2"}
     assert bits(store.read(CONDITION, {FILTER.key: 2})[FILTER.key]) == bits(whole(FILTER, 2))
 
 
@@ -277,7 +277,7 @@ def test_reading_writes_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.known(CONDITION, {AVERAGE.key: 3})
     store.read(CONDITION, {AVERAGE.key: 3})
-    store.failures(CONDITION, AVERAGE)
+    store.failures(CONDITION)
     assert entries(tmp_path) == before
 
 
@@ -292,7 +292,7 @@ def spoilt(output: Path, path: Path, done: int) -> None:
         assert known.done[AVERAGE.key].tolist() == [True] * done + [False] * (6 - done)
         assert not known.failed[AVERAGE.key].any()
         read = store.read(CONDITION, {AVERAGE.key: 6})[AVERAGE.key]
-        assert store.failures(CONDITION, AVERAGE) == {}
+        assert store.failures(CONDITION).get(AVERAGE.key, {}) == {}
         for one, expected in zip(read, whole(AVERAGE, 6), strict=True):
             assert one.values[:done].tobytes() == expected.values[:done].tobytes()
             assert np.isnan(one.values[done:]).all()

@@ -13,8 +13,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -507,6 +507,36 @@ CLUSTERS = {
 }
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """An executor: its overrides, the environment that it needs, and how its workers are known."""
+
+    overrides: list[str]
+    environment: dict[str, str]
+    mark: str
+
+    def workers(self) -> list[int]:
+        """Processes that carry out tasks at this moment."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    if self.mark in line and not line.startswith("/bin/"):
+                        found.append(int(entry.name))
+        return found
+
+    def daemons(self) -> list[int]:
+        """What else it may leave behind: processes of a Ray that a sweep started."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if b"\0KALMEAN_RAY=" in b"\0" + (entry / "environ").read_bytes():
+                        found.append(int(entry.name))
+        return found
+
+
 @pytest.fixture(
     params=[
         "local",
@@ -514,58 +544,58 @@ CLUSTERS = {
         pytest.param("ray", marks=pytest.mark.slow),
     ]
 )
-def cluster(request: pytest.FixtureRequest) -> tuple[list[str], dict[str, str]]:
-    """Overrides that choose an executor, and the environment that it needs."""
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """Each executor in turn; Slurm without its pilot, so that its jobs do the work."""
     name: str = request.param
-    return CLUSTERS[name], {} if name == "local" else request.getfixturevalue(name)
+    more = {} if name == "local" else request.getfixturevalue(name)
+    chosen = {
+        "local": ([], "spawn_main"),
+        "slurm": (["executor.seconds=1"], "submitit.core._submit"),
+        "ray": ([], "ray::carry_out"),
+    }
+    overrides, mark = chosen[name]
+    return Cluster([f"executor={name}", "executor.workers=2", *overrides], more, mark)
+
+
+@pytest.fixture
+def prompt_driver(driver: Path) -> Path:
+    """A driver that hands its work out at once."""
+    driver.write_text("from experiments.executors import slurm; slurm.PILOT = 0.0\n" + PLAIN)
+    return driver
 
 
 def test_each_executor_leaves_the_same_bytes(
-    cluster: Any, driver: Path, tmp_path: Path, reference: tuple[bytes, bytes]
+    cluster: Cluster, prompt_driver: Path, tmp_path: Path, reference: tuple[bytes, bytes]
 ) -> None:
-    overrides, more = cluster
-    driver.write_text("from experiments.executors import slurm; slurm.PILOT = 0.0\n" + PLAIN)
-    done = ran(driver, *SWEEP, f"output={tmp_path}/out", *overrides, **more)
+    done = ran(prompt_driver, *SWEEP, f"output={tmp_path}/out", *cluster.overrides, **cluster.environment)
     assert done.returncode == 0, done.stderr
     assert (table(tmp_path / "out"), (the_run(tmp_path / "out") / "summary.csv").read_bytes()) == reference
     assert len(stored(tmp_path / "out")) == CELLS
     assert not list((tmp_path / "out" / "cells").glob(".*"))
 
 
-def workers_of(name: str) -> list[int]:
-    """Processes that carry out tasks of a cluster at this moment."""
-    mark = {"slurm": "submitit.core._submit", "ray": "ray::carry_out"}[name]
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if mark in line and not line.startswith("/bin/"):
-                    found.append(int(entry.name))
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["slurm", "ray"])
-def test_a_dead_worker_of_a_cluster_costs_its_task_only(
-    name: str, driver: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    more = request.getfixturevalue(name)
-    driver.write_text("from experiments.executors import slurm; slurm.PILOT = 0.2\n" + PLAIN)
-    settings = [*IDLE, "experiment.seconds=0.02", f"output={tmp_path}/out", *CLUSTERS[name]]
+def working(cluster: Cluster, driver: Path, output: Path) -> tuple[subprocess.Popen[str], list[str]]:
+    """A sweep that has stored something, whose workers are at work, and its overrides."""
+    settings = [*IDLE, "experiment.seconds=0.02", f"output={output}", *cluster.overrides]
     process = subprocess.Popen(
         command(driver, *settings),
-        env=environment(**more),
+        env=environment(**cluster.environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not (victims := workers_of(name)):
+    while not (cluster.workers() and shards(output)):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
-    os.kill(victims[0], signal.SIGKILL)
+    return process, settings
+
+
+@pytest.mark.slow
+def test_a_dead_worker_costs_its_task_only(cluster: Cluster, prompt_driver: Path, tmp_path: Path) -> None:
+    process, _ = working(cluster, prompt_driver, tmp_path / "out")
+    os.kill(cluster.workers()[0], signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert len(stored(tmp_path / "out")) == IDLE_CELLS
@@ -575,48 +605,24 @@ def test_a_dead_worker_of_a_cluster_costs_its_task_only(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["slurm", "ray"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_or_dead_driver_of_a_cluster_leaves_nothing_running(
-    name: str, number: signal.Signals, driver: Path, tmp_path: Path, request: pytest.FixtureRequest
+def test_a_stopped_or_dead_driver_leaves_nothing_running(
+    cluster: Cluster, number: signal.Signals, prompt_driver: Path, tmp_path: Path
 ) -> None:
-    more = request.getfixturevalue(name)
-    early = "from experiments.executors import slurm; slurm.PILOT = 0.2\n"
-    driver.write_text(early + PLAIN)
-    settings = [*IDLE, "experiment.seconds=0.02", f"output={tmp_path}/out", *CLUSTERS[name]]
-    process = subprocess.Popen(
-        command(driver, *settings),
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not (workers_of(name) and shards(tmp_path / "out")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
+    process, settings = working(cluster, prompt_driver, tmp_path / "out")
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else -9), err
     deadline = time.monotonic() + 30
-    while workers_of(name) or (name == "ray" and raylets()):
+    while cluster.workers() or cluster.daemons():
         assert time.monotonic() < deadline, "an orphan is left"
         time.sleep(0.1)
     kept = len(stored(tmp_path / "out"))
     assert 0 < kept < IDLE_CELLS
-    done = ran(driver, *settings, **more)
+    done = ran(prompt_driver, *settings, **cluster.environment)
     assert done.returncode == 0, done.stderr
     assert standing(done.stderr) == (kept, 0, IDLE_CELLS - kept)
     assert len(stored(tmp_path / "out")) == IDLE_CELLS
-
-
-def raylets() -> list[str]:
-    """Daemons of Ray that are alive."""
-    found = subprocess.run(["ps", "-eo", "stat=,comm="], capture_output=True, text=True, check=True)
-    lines = (line.split(None, 1) for line in found.stdout.splitlines())
-    daemons = ("raylet", "gcs_server", "ray::")
-    return [name for state, name in lines if name.startswith(daemons) and state[0] != "Z"]
 
 
 def test_an_executor_whose_library_is_absent_says_what_to_install(driver: Path, tmp_path: Path) -> None:
