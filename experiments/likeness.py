@@ -14,7 +14,10 @@ NUMBERS = 1e-6
 """Relative difference of two numbers of a table that another machine's last bits explain."""
 PICTURES = 1.0 / 255.0
 """Root mean square difference of the pixels of two pictures, of full scale, that other fonts explain."""
-_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+_NUMBER = re.compile(r"(?:(?<![\w.)-])-)?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+_RULE = re.compile(r"-{2,}")
+_POWER = re.compile(r"(?<=\))e[-+]?\d+")
+_SPELT = str.maketrans("0123456789-+", "abcdefghijmp")
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,14 @@ def likeness(suffix: str, before: bytes | None, after: bytes, exempt: bool = Fal
         return Likeness("identical")
     if exempt:
         return Likeness("timings", "made anew, not compared")
-    if suffix == ".csv":
-        return _tables(pd.read_csv(io.BytesIO(before)), pd.read_csv(io.BytesIO(after)))
-    if suffix == ".png":
-        return _pictures(_pixels(before), _pixels(after))
-    return _texts(before.decode(), after.decode())
+    try:
+        if suffix == ".csv":
+            return _tables(pd.read_csv(io.BytesIO(before)), pd.read_csv(io.BytesIO(after)))
+        if suffix == ".png":
+            return _pictures(_pixels(before), _pixels(after))
+        return _texts(before.decode(), after.decode())
+    except (ValueError, SyntaxError, OSError) as error:  # of what read them, for what is no such file at all
+        return Likeness("different", f"one of the two cannot be read: {type(error).__name__}")
 
 
 def _tables(before: pd.DataFrame, after: pd.DataFrame) -> Likeness:
@@ -61,8 +67,8 @@ def _tables(before: pd.DataFrame, after: pd.DataFrame) -> Likeness:
             # What is zero but for rounding, as the difference of two equal filters is, has no scale.
             apart = np.where(np.isfinite(scale) & (scale < _tiny(before, after)), 0.0, apart)
         else:
-            same = (one == other) | (one.isna() & other.isna())
-            apart = np.where(same.to_numpy(), 0.0, np.inf)
+            pairs = zip(one.fillna("").astype(str), other.fillna("").astype(str), strict=True)
+            apart = np.array([_apart(*pair) for pair in pairs])
         row = int(np.argmax(apart)) if apart.size else 0
         if apart.size and apart[row] > largest:
             largest = float(apart[row])
@@ -72,12 +78,23 @@ def _tables(before: pd.DataFrame, after: pd.DataFrame) -> Likeness:
     return Likeness("different", place)
 
 
+def _apart(one: str, other: str) -> float:
+    """Largest relative difference of the numbers in two texts, inf where anything else differs."""
+    if one == other:
+        return 0.0
+    if _NUMBER.sub("0", one) != _NUMBER.sub("0", other):
+        return np.inf
+    numbers = np.array([_NUMBER.findall(text) for text in (one, other)], dtype=np.float64)
+    scale = np.maximum(np.abs(numbers).max(axis=0), np.finfo(float).tiny)
+    return float((np.abs(numbers[0] - numbers[1]) / scale).max())
+
+
 def _tiny(before: pd.DataFrame, after: pd.DataFrame) -> Any:
     """What counts as nothing beside the mean of each row, where there is one."""
-    if "mean" not in before.columns or "mean" not in after.columns:
+    means = [table.get("mean", pd.Series(dtype=float)) for table in (before, after)]
+    if not all(len(mean) and pd.api.types.is_numeric_dtype(mean) for mean in means):
         return 0.0
-    means = np.maximum(before["mean"].abs().to_numpy(), after["mean"].abs().to_numpy())
-    return 1e-9 * np.nan_to_num(means)
+    return 1e-9 * np.nan_to_num(np.maximum(*(np.abs(mean.to_numpy(np.float64)) for mean in means)))
 
 
 def _label(table: pd.DataFrame, row: int) -> str:
@@ -86,16 +103,21 @@ def _label(table: pd.DataFrame, row: int) -> str:
 
 
 def _texts(before: str, after: str) -> Likeness:
-    """Texts that differ in the last digit of numbers at most are alike."""
-    lines = list(zip(before.splitlines(), after.splitlines(), strict=False))
-    if before.count("\n") != after.count("\n"):
-        return Likeness("different", f"{before.count(chr(10))} lines before, {after.count(chr(10))} now")
-    for number, (one, other) in enumerate(lines, start=1):
-        numbers = list(zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=False))
-        words = (" ".join(_NUMBER.sub("0", line).split()) for line in (one, other))
+    """Texts that differ in the last digit of numbers at most are alike, however wide their columns are."""
+    one, other = before.splitlines(), after.splitlines()
+    if len(one) != len(other):
+        return Likeness("different", f"{len(one)} lines before, {len(other)} now")
+    for number, (line, now) in enumerate(zip(one, other, strict=True), start=1):
+        words = (_NUMBER.sub("0", _RULE.sub("-", _plain(text))) for text in (line, now))
+        numbers = zip(_NUMBER.findall(_plain(line)), _NUMBER.findall(_plain(now)), strict=False)
         if len(set(words)) > 1 or not all(_same_but_for_rounding(*pair) for pair in numbers):
-            return Likeness("different", f"line {number}: {other.strip()[:80]}")
+            return Likeness("different", f"line {number}: {now.strip()[:80]}")
     return Likeness("within tolerance", "in the last digits of numbers")
+
+
+def _plain(line: str) -> str:
+    """A line with single spaces, and powers of ten, which are not to differ, as words."""
+    return " ".join(_POWER.sub(lambda found: found.group().translate(_SPELT), line).split())
 
 
 def _same_but_for_rounding(one: str, other: str) -> bool:

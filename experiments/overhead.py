@@ -141,19 +141,18 @@ def used(command: Sequence[str], folder: Path) -> Used:
         if process.returncode:
             said.seek(0)
             lines = said.read().decode(errors="replace").splitlines()
-            raise ValueError(
-                f"experiment=overhead: {' '.join(command[:4])} ... failed: {lines[-1:] or status}"
-            )
+            why = lines[-1] if lines else f"exit status {process.returncode}"
+            raise ValueError(f"experiment=overhead: {' '.join(command[:4])} ... failed: {why}")
     return Used(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20)
 
 
 def _per_cell(chosen: Parameters, scratch: Path) -> Iterator[tuple[str, str, str, float, str]]:
-    few, many = chosen.sized(10), chosen.sized(1000)
+    few, many = chosen.sized(10), 10 + chosen.sized(1000)
     ours = [used(_sweep(scratch / f"few{n}", n, 1), scratch).cpu for n in (few, many)]
     yield "own", "kalmean", "CPU per cell", 1e3 * (ours[1] - ours[0]) / (many - few), "ms"
     app = scratch / "app.py"
     app.write_text(APP, encoding="utf-8")
-    some, more = chosen.sized(5), chosen.sized(45)
+    some, more = chosen.sized(5), 5 + chosen.sized(45)
     theirs = []
     for n in (some, more):
         values = ",".join(map(str, range(n)))
@@ -166,11 +165,11 @@ def _per_cell(chosen: Parameters, scratch: Path) -> Iterator[tuple[str, str, str
 
 
 def _again(chosen: Parameters, scratch: Path) -> Iterator[tuple[str, str, str, float, str]]:
-    for settings, repetitions in ((100, 100), (BETAS, BETAS)):
-        settings, repetitions = chosen.sized(settings), chosen.sized(repetitions)
-        output = scratch / f"sweep{settings}"
+    for full, least in ((100, 2), (BETAS, 3)):
+        settings = repetitions = max(least, chosen.sized(full))
+        output = scratch / f"sweep{full}"
         command = _sweep(output, settings, repetitions)
-        name = f"{settings * repetitions:,} cells" if chosen.scale < 1.0 else f"{settings**2:,} cells"
+        name = f"{settings * repetitions:,} cells"
         first = used(command, scratch)
         before = _written(output)
         again = used(command, scratch)
@@ -186,7 +185,7 @@ def _again(chosen: Parameters, scratch: Path) -> Iterator[tuple[str, str, str, f
 
 def _workers(chosen: Parameters, scratch: Path) -> Iterator[tuple[str, str, str, float, str]]:
     """Cells over seconds, by the slope between few cells and many, so that no start counts."""
-    few, many = chosen.sized(200), chosen.sized(1000)
+    few, many = chosen.sized(200), 20 + chosen.sized(1000)
     for count, who in ((1, "one"), (2, "two")):
         times = [
             used(

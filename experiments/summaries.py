@@ -166,7 +166,8 @@ def best(table: pd.DataFrame, columns: Sequence[Column]) -> set[tuple[str, str, 
             finite = [keys for keys, mean in means.items() if np.isfinite(mean)]
             if len(finite) < 2:
                 continue
-            first = (max if column.better == "more" else min)(finite, key=lambda keys: means[keys])
+            sign = -1.0 if column.better == "more" else 1.0
+            first = min(finite, key=lambda keys: (sign * means[keys], keys))
             told = {
                 keys: column.verdict(
                     means[first],

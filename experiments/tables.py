@@ -46,7 +46,8 @@ def latex(summary: pd.DataFrame, table: pd.DataFrame, columns: Sequence[Column])
         rules.append(last is not None and stream != last)
         last = stream
         lines.append([*([_escaped(stream)] * several), _escaped(estimator), _escaped(parameters), *cells])
-    body = [f"{' & '.join(line)} \\\\" for line in lines]
+    # After a row's end or a rule, a bracket would begin an option.
+    body = [f"{'{}' * line[0].startswith('[')}{' & '.join(line)} \\\\" for line in lines]
     ruled = [f"\\midrule\n{row}" if rule else row for row, rule in zip(body[1:], rules, strict=True)]
     return "\n".join(
         [
