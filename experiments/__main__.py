@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -55,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoppedError as stopped:
         print(f"kalmean: stopped; {stopped}", file=sys.stderr)
         return 128 + stopped.signum
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("kalmean: interrupted; finished cells are kept", file=sys.stderr)
-        return 130
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     except MemoryError as error:
         return _refused(f"too large for this machine's memory: stream.steps or seeds ({error})")
     except (ValueError, ImportError, OSError) as error:
@@ -98,6 +99,12 @@ def _main(arguments: list[str]) -> int:
     if done.failures:
         some = f"{len(done.failures):,} cell{'s' if len(done.failures) > 1 else ''} failed"
         print(f"kalmean: {some}; the same command tries again. First: {done.failures[0]}", file=sys.stderr)
+    if done.missing:
+        print(
+            f"kalmean: {done.missing:,} cells are gone from the store; the same command runs them",
+            file=sys.stderr,
+        )
+    if done.failures or done.missing:
         return 1
     return 0
 

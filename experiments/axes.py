@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 
 from experiments import config
 from experiments.composer import read, remember
-from experiments.config import ConfigError
+from experiments.config import GROUPS, ConfigError
 from experiments.registry import nearest
 
 UNSWEPT = {
@@ -40,6 +41,8 @@ class Sweep:
 
     fixed: tuple[str, ...]
     axes: tuple[Axis, ...]
+    own: tuple[str, ...] = ()
+    """Keys that the experiment sweeps, and not the command line."""
 
     @classmethod
     def of(cls, overrides: Sequence[str], multirun: bool) -> Sweep:
@@ -59,7 +62,8 @@ class Sweep:
         own = _own_sweep(config.resolved(base, "experiment.sweep"))
         if own["repetitions"] is not None and "seeds" not in given:
             fixed.append(f"seeds={own['repetitions']}")
-        axes = [*_own_axes(own, given), *(Axis((key,), tuple(_choices(key, given[key]))) for key in swept)]
+        from_yaml = list(_own_axes(own, given))
+        axes = [*from_yaml, *(Axis((key,), tuple(_choices(key, given[key]))) for key in swept)]
         keys = [key for axis in axes for key in axis.keys]
         for key in keys:
             for unswept, reason in UNSWEPT.items():
@@ -67,10 +71,10 @@ class Sweep:
                     raise ConfigError(f"{key} cannot be swept; {reason}")
             if keys.count(key) > 1:
                 raise ConfigError(f"experiment.sweep gives {key} twice; give it once")
-        return cls(tuple(fixed), tuple(axes))
+        return cls(tuple(fixed), tuple(axes), tuple(key for axis in from_yaml for key in axis.keys))
 
     def text(self) -> str:
-        """The axes as YAML."""
+        """What the points share, as it is written, and the axes, as YAML."""
         axes = [
             {
                 key: [choice[index].partition("=")[2] for choice in axis.choices]
@@ -78,7 +82,22 @@ class Sweep:
             }
             for axis in self.axes
         ]
-        return OmegaConf.to_yaml(OmegaConf.create({"swept": axes}))
+        shared, _ = config.composed(self.fixed)
+        OmegaConf.update(shared, "experiment.sweep", None)  # what of it holds is among the axes
+        return OmegaConf.to_yaml(shared) + OmegaConf.to_yaml(OmegaConf.create({"swept": axes}))
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Let a refusal of what the experiment itself sweeps say so."""
+        try:
+            yield
+        except ConfigError as error:
+            blamed = [key for key in self.own if key in str(error) or key.rpartition(".")[0] in str(error)]
+            if not blamed:
+                raise
+            raise ConfigError(
+                f"{error} (the experiment sweeps {blamed[0]}: give it a value, or experiment.sweep=null)"
+            ) from error
 
     def points(self) -> Iterator[tuple[str, ...]]:
         """The overrides of each point that the others do not share, the last axis fastest."""
@@ -95,11 +114,13 @@ def _key(override: Override) -> str:
 def _choices(key: str, override: Override) -> Iterator[tuple[str]]:
     """One override for each value of one that sweeps."""
     value = override.value()
+    if isinstance(value, Glob) and key not in GROUPS:
+        raise ConfigError(f"{override.input_line}: glob() chooses among a group's names; {key} is no group")
     if isinstance(value, Glob):
         valid = list(config.options(key))
         names = value.filter(valid)
         if not names:
-            raise ConfigError(f"{override.input_line} matches nothing; valid: {', '.join(valid) or 'a list'}")
+            raise ConfigError(f"{override.input_line} matches nothing; valid: {', '.join(valid)}")
         yield from ((f"{override.get_key_element()}={name}",) for name in names)
     elif override.is_discrete_sweep():
         elements = override.sweep_iterator(transformer=Transformer.identity)
@@ -113,8 +134,11 @@ def _choices(key: str, override: Override) -> Iterator[tuple[str]]:
 def _own_sweep(given: Any) -> dict[str, Any]:
     """An experiment's sweep with nothing left out; ConfigError where it is none."""
     valid: dict[str, Any] = {"grid": dict, "zip": list, "repetitions": int}
+    given = {} if given is None else given
     if not isinstance(given, dict):
-        raise ConfigError(f"experiment.sweep={given} is not valid; it must hold {', '.join(valid)}")
+        raise ConfigError(
+            f"experiment.sweep={given} is not valid; it must hold {', '.join(valid)}, or be null"
+        )
     for key, value in given.items():
         if key not in valid:
             raise ConfigError(f"experiment.sweep.{key} is not a setting; {nearest(str(key), valid)}")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from estimators import Estimator
-from experiments.fingerprint import fingerprint
+from experiments.fingerprint import ChangedCodeError, fingerprint
 from experiments.metrics import Measured, Trial, joined, measure
 from experiments.streams import Realisations, Stream
 
@@ -27,10 +27,6 @@ BLOCK = 100_000
 
 Measure = Callable[["Condition", Estimator, Sequence[int]], list[Measured]]
 """What an experiment measures of an estimator on some repetitions: a function of a module."""
-
-
-class ChangedCodeError(RuntimeError):
-    """The sources are no longer those that the cells were named by."""
 
 
 @dataclass(frozen=True)

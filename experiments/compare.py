@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.cells import every_metric
-from experiments.figures import line, styled
+from experiments.figures import comparison, line, styled
 from experiments.metrics import LEVEL, SETTLED, STEP, Trial
 from experiments.plan import Panel
 from experiments.runs import Report
@@ -47,6 +47,10 @@ PARTS = (
 )
 
 
+LISTED = 12
+"""Streams of a sweep on which the text states all that it states of one."""
+
+
 @dataclass(frozen=True)
 class Parameters:
     """None beyond what every experiment has."""
@@ -56,84 +60,118 @@ measure = every_metric
 
 
 def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
-    """One panel in words, its tables and figures; of several, one table of all."""
-    known = all(panel.setup.stream.has_truth for panel in panels)
-    columns: tuple[Column, ...] = WITH_TRUTH if known else WITHOUT_TRUTH
+    """One panel in words, its tables and figures; of several, one table and one figure of all."""
+    known = {panel.setup.stream.has_truth for panel in panels}
+    columns: tuple[Column, ...] = WITH_TRUTH if known == {True} else WITHOUT_TRUTH
+    if len(known) > 1:
+        columns = (*WITH_TRUTH[:-1], *WITHOUT_TRUTH)
+    missing = {panel.stream: _missing_samples(panel) for panel in panels}
+    if any(missing.values()):  # where the gaps fell is chance too
+        columns = tuple(replace(column, exact=column is _BYTES) for column in columns)
     if len(panels) > 1:
-        return Report(_text_of_many(panels, summary, columns), {}, columns)
+        metric = "prediction_rmse" if False in known else "rmse"
+        text = _text_of_many(panels, summary, columns, missing)
+        return Report(text, comparison(summary, metric, LISTED), columns)
     (panel,) = panels
-    trials = {name: panel.condition.trial(own, [0]) for name, own in panel.estimators().items()}
-    return Report(_text(panel, summary, columns), _figures(panel.setup, trials), columns)
+    return Report(_text(panel, summary, columns, missing[panel.stream]), _figures(panel), columns)
 
 
-def _text_of_many(panels: Sequence[Panel], summary: pd.DataFrame, columns: Sequence[Column]) -> str:
-    counts = sorted({panel.repetitions for panel in panels})
-    n = " or ".join(str(count) for count in counts)
-    root = panels[0].setup.root_seed
-    hows = list(dict.fromkeys(panel.how for panel in panels))
+def _text_of_many(
+    panels: Sequence[Panel], summary: pd.DataFrame, columns: Sequence[Column], missing: Mapping[str, int]
+) -> str:
+    facts = [f"- {panel.stream}: {_facts(panel, missing[panel.stream])}" for panel in panels]
+    facts = [fact.replace("\n", " ") for fact in facts]
+    if len(facts) > LISTED:
+        facts = [*facts[:LISTED], f"- and {len(facts) - LISTED:,} more, as config.yaml says"]
+    told = "± is half of a 95 % interval over the repetitions of a stream"
     return "\n\n".join(
         [
-            f"compare on {len(panels)} streams, {n} repetitions of each, root seed {root}.\n"
-            + "\n".join(hows),
+            f"compare on {len(panels)} streams:\n\n" + "\n".join(facts),
             markdown(summary, columns),
-            f"± is half of a 95 % interval over the repetitions. {_units(panels[0])}",
-            "Differences to the first setting on each stream, paired by repetition, are in summary.csv.\n",
+            f"{told}; a single one has none.\n{_units(panels)}",
+            "Differences to the first setting of each stream, paired by repetition, are in summary.csv.\n",
         ]
     )
 
 
-def _units(panel: Panel) -> str:
-    timed = "Lag and settling" if panel.setup.stream.has_truth else "Mean age"
-    return (
-        f"{timed} in samples, RMSE in {panel.setup.stream.unit}, bytes of state per channel; "
-        f"coverage of 95 % intervals."
+def _units(panels: Sequence[Panel]) -> str:
+    known = {panel.setup.stream.has_truth for panel in panels}
+    timed = (
+        "Lag, settling and mean age"
+        if len(known) > 1
+        else "Lag and settling"
+        if True in known
+        else "Mean age"
     )
+    units = list(dict.fromkeys(panel.setup.stream.unit for panel in panels))
+    unit = units[0] if len(units) == 1 else f"the stream's unit ({', '.join(units)})"
+    return f"{timed} in samples, RMSE in {unit}, bytes of state per channel; coverage of 95 % intervals."
+
+
+def _facts(panel: Panel, missing: int) -> str:
+    """What a panel shows: streams, samples, gaps, source, burn-in, how the settings were chosen."""
+    setup, n = panel.setup, panel.repetitions
+    count = "1 stream" if n == 1 else f"{n} streams"
+    gaps = f", {missing:,} of them missing" if missing else ""
+    source = f"root seed {setup.root_seed}" if setup.stream.has_truth else "as recorded"
+    return (
+        f"{count} of {setup.stream.length():,} samples ({setup.stream.unit}){gaps}, {source}.\n"
+        f"Errors after the first {setup.burn_in:,}; {panel.how}."
+    )
+
+
+def _told(setup: Setup) -> str:
+    """What noise variance filters are told, and where it is from."""
+    told = f"Filters that need it are told a noise variance of {setup.noise_variance:.4g}"
+    if setup.stream.has_truth or setup.stream.noise_variance:
+        return f"{told}."
+    tuned = setup.tune is not Tune.none
+    seen = "the first halves of these recordings" if tuned else "these recordings, in sample"
+    return f"{told}, estimated from {seen}."
 
 
 def _missing_samples(panel: Panel) -> int:
-    blocks = panel.condition.blocks(panel.repetitions)
-    return sum(int(np.isnan(panel.condition.draw(block).samples).sum()) for block in blocks)
+    """Samples that are missing in the repetitions that can be drawn."""
+    missing = 0
+    for block in panel.condition.blocks(panel.repetitions):
+        try:
+            missing += int(np.isnan(panel.condition.draw(block).samples).sum())
+        except ValueError:  # its cells have failed, and say why
+            continue
+    return missing
 
 
-def _text(panel: Panel, summary: pd.DataFrame, columns: Sequence[Column]) -> str:
-    setup, n, missing = panel.setup, panel.repetitions, _missing_samples(panel)
-    known = setup.stream.has_truth
-    count = "1 stream" if n == 1 else f"{n} streams"
-    gaps = f", {missing:,} of them missing" if missing else ""
-    source = f"root seed {setup.root_seed}" if known else "as recorded"
+def _text(panel: Panel, summary: pd.DataFrame, columns: Sequence[Column], missing: int) -> str:
+    n = panel.repetitions
     interval = f"± is half of a 95 % interval over the streams, n = {n}."
-    told = f"Filters that need it are told a noise variance of {setup.noise_variance:.4g}"
-    seen = (
-        "the first halves of these recordings"
-        if setup.tune is not Tune.none
-        else "these recordings, in sample"
-    )
     notes = [
         interval if n > 1 else "One stream: no intervals; only what owes nothing to chance is told apart.",
-        _units(panel),
-        f"{told}{'' if known or setup.stream.noise_variance else f', estimated from {seen}'}.",
+        _units([panel]),
+        _told(panel.setup),
     ]
-    if missing:  # where the gaps fell is chance too
-        columns = tuple(replace(column, exact=column is _BYTES) for column in columns)
     compared = differences(summary, columns)
     blocks = [
-        f"compare on {panel.stream}: {count} of {setup.stream.length():,} samples "
-        f"({setup.stream.unit}){gaps}, {source}.\n"
-        f"Errors after the first {setup.burn_in:,}; {panel.how}.",
+        f"compare on {panel.stream}: {_facts(panel, missing)}",
         markdown(summary, columns),
         "\n".join(notes),
         "Paired differences on the same streams:" if compared else "",
         "\n".join(f"- {text}" for text in compared),
     ]
-    if known:
+    if panel.setup.stream.has_truth:
         blocks += ["Where the squared error comes from, and what needs no truth:", markdown(summary, PARTS)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _figures(setup: Setup, trials: dict[str, Trial]) -> dict[str, Any]:
-    figures = {"estimates": _estimates(setup, trials)}
-    if setup.stream.has_truth:
-        figures["settling"] = _settling(setup, trials)
+def _figures(panel: Panel) -> dict[str, Any]:
+    """Figures of the first repetition; none where its cells failed."""
+    setup = panel.setup
+    try:
+        trials = {name: panel.condition.trial(own, [0]) for name, own in panel.estimators().items()}
+        figures = {"estimates": _estimates(setup, trials)}
+        if setup.stream.has_truth:
+            figures["settling"] = _settling(setup, trials)
+    except (ValueError, ArithmeticError):  # the table says which failed, and why
+        return {}
     return figures
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -61,6 +62,16 @@ class Point:
         if isinstance(place, DictConfig) and isinstance(node, Node):  # else what follows says what is valid
             self._undo.append((key, place, leaf, node, node._value()))
         OmegaConf.update(self.config, key, value, merge=True)
+
+    def label(self, override: str) -> tuple[str, str]:
+        """Key and value of an override as a table names them: equal values alike, however written."""
+        key, _, text = override.lstrip("+").partition("=")
+        try:
+            value = OmegaConf.select(self.config, key)
+        except OmegaConfBaseException:
+            return key, text
+        number = isinstance(value, int | float) and not isinstance(value, bool | Enum)
+        return key, repr(value).removesuffix(".0") if number else text
 
     def take_back(self) -> None:
         """Set all that was set to what it was."""

@@ -233,6 +233,8 @@ def one_line(error: Exception) -> str:
         if group in GROUPS:
             return f"{group}={name} is not available; {registry.nearest(name, options(group))}"
         return f"{name} is no configuration group; {registry.nearest(name, GROUPS)}"
+    if first.startswith("Could not append to config"):
+        return f"{str(error).rpartition('+')[2].strip().rstrip(chr(39))} sets what is there; leave out its +"
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}; write key=value, as in seeds=20 or estimators=[ema,kalman]"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):

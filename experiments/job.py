@@ -16,11 +16,11 @@ from experiments.composer import Composer
 from experiments.composer import Point as Composed
 from experiments.executors import Executor
 from experiments.plan import Panel, Point, Runs, collected, panels, wanted
-from experiments.runner import StoppedError
+from experiments.runner import StoppedError, standing
 from experiments.runs import Outcome, RunFolder
 from experiments.settings import Tune
 from experiments.setup import Setup
-from experiments.store import Store
+from experiments.store import Store, versions
 from experiments.streams import Stream
 from experiments.summaries import Rows, long_table, summarise
 from experiments.tables import latex
@@ -35,7 +35,7 @@ class Job:
     executor: Executor
     output: Path
     text: str
-    """The configuration of the first point as YAML, and the axes of a sweep."""
+    """The configuration as YAML; of a sweep what all points share, as it is written, and the axes."""
 
     @classmethod
     def of(cls, overrides: Sequence[str], multirun: bool = False) -> Job:
@@ -44,16 +44,16 @@ class Job:
         composer, builder = Composer(sweep.fixed), _Builder()
         points = []
         for chosen in sweep.points():
-            with composer.at(chosen) as composed:
-                setup = builder.setup(composed)
-                points.append(Point(setup, dict(text.lstrip("+").split("=", 1) for text in chosen)))
+            with sweep.explaining(), composer.at(chosen) as composed:
+                swept = dict(composed.label(text) for text in chosen)  # before the stream fills in its own
+                points.append(Point(builder.setup(composed), swept))
                 if len(points) == 1:
                     experiment = str(composed.resolved("experiment")["name"])
                     executor = builder.executor(composed)
                     output = Path(composed.config.output)
                     text = config.text(composed.config)
         if sweep.axes:
-            text += sweep.text()
+            text = sweep.text()
             if not hasattr(registry.experiment(experiment), "measure"):
                 raise config.ConfigError(f"experiment={experiment} has no cells to sweep; leave out -m")
         return cls(experiment, points, executor, output, text)
@@ -80,11 +80,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that is there: its folder, whether it is new, and what happened to cells that failed."""
+    """A run that is there: its folder, whether it is new, what became of cells that failed, and how many
+    were gone when they were to be read.
+    """
 
     path: Path
     fresh: bool
     failures: Sequence[str] = ()
+    missing: int = 0
 
 
 def completed(overrides: Sequence[str], multirun: bool = False) -> Finished:
@@ -112,12 +115,12 @@ def completed(overrides: Sequence[str], multirun: bool = False) -> Finished:
         folder.note(command, job.text, {"stopped": str(stop)})
         raise
     rows, failures = collected(found, runs.store)
-    if len(runs.store.versions) > 1:
-        runs.say(f"these cells are of different versions: {'; '.join(sorted(runs.store.versions))}")
-    total, absent = sum(panel.cells for panel in found), sum(len(own.absent) for own in rows)
-    cells = {"done": total - absent, "failed": len(failures), "missing": absent - len(failures)}
-    folder.write(_outcome(job.experiment, module, found, rows), command, job.text, cells)
-    return Finished(folder.path, fresh=True, failures=failures)
+    now = standing(runs.store, wanted(found))
+    cells = {"done": now.done, "failed": now.failed, "missing": now.to_run - now.failed}
+    if others := runs.store.versions - {versions()}:
+        runs.say(f"some of these cells are of other versions than {versions()}: {'; '.join(sorted(others))}")
+    folder.write(_outcome(job.experiment, module, found, rows), command, job.text, cells, runs.store.versions)
+    return Finished(folder.path, True, failures, cells["missing"])
 
 
 def _outcome(experiment: str, module: Any, found: Sequence[Panel], rows: Sequence[Rows]) -> Outcome:

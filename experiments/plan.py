@@ -14,6 +14,7 @@ from experiments.cells import Condition, Setting
 from experiments.executors import Executor
 from experiments.metrics import Measured
 from experiments.progress import Progress
+from experiments.registry import snake_case
 from experiments.runner import Standing, Wanted, run, standing
 from experiments.settings import (
     Match,
@@ -27,7 +28,7 @@ from experiments.settings import (
 )
 from experiments.setup import Setup, setting
 from experiments.store import Store
-from experiments.summaries import FAILED, NOT_RUN, Rows
+from experiments.summaries import ANY, FAILED, NOT_RUN, Rows
 
 SWEPT_ESTIMATORS = "estimators"
 
@@ -54,16 +55,16 @@ class Point:
 class Panel:
     """Settings that are compared on the same repetitions of a stream, the first of them the baseline.
 
-    rows: by name and parameters, the settings of a name together; chosen: one line on how they were chosen,
-    empty if as given; swept: as in `Point`, of the first point that led here.
+    swept: as in `Point`, of the first point that led here; rows: by name and parameters, the settings of a
+    name together; chosen: how the settings of each point were, empty if as given.
     """
 
     stream: str
     setup: Setup
-    chosen: str
     condition: Condition
     swept: Mapping[str, str]
     rows: dict[tuple[str, str], Setting] = field(default_factory=dict)
+    chosen: list[str] = field(default_factory=list)
 
     @property
     def repetitions(self) -> int:
@@ -78,8 +79,8 @@ class Panel:
     @property
     def how(self) -> str:
         """How the settings compare: chosen so, or as they are."""
-        if self.chosen:
-            return self.chosen
+        if any(self.chosen):
+            return ", or ".join(how or "settings as given" for how in self.chosen)
         names = (name for name in ("noise_gain", "group_delay") if self._share(name))
         shared = " and ".join(name.replace("_", " ") for name in names)
         return f"settings as given, equal in {shared}" if shared else "settings as given, not matched"
@@ -132,17 +133,33 @@ def panels(points: Sequence[Point], measure: Any, runs: Runs) -> list[Panel]:
     chosen = _tuned([point.setup for point in points if point.setup.tune is not Tune.none], runs)
     found: dict[str, Panel] = {}
     rows: dict[str, dict[str, dict[tuple[str, str], Setting]]] = {}
+    seen: dict[Any, int] = {}
     for point in points:
         setup, how = _matched(point.setup) if point.setup.tune is Tune.none else next(chosen)
-        if point.stream not in found:
-            found[point.stream] = Panel(point.stream, setup, how, setup.condition(measure), point.swept)
+        panel = found.setdefault(
+            point.stream, Panel(point.stream, setup, setup.condition(measure), point.swept)
+        )
+        if how not in panel.chosen:
+            panel.chosen.append(how)
         named = rows.setdefault(point.stream, {})
-        for name, estimator in setup.estimators.items():
-            named.setdefault(name, {}).setdefault((name, setting(estimator)), Setting(estimator))
+        own = {name: _row(name, estimator) for name, estimator in setup.estimators.items()}
+        for name, (parameters, row) in own.items():
+            named.setdefault(name, {}).setdefault((name, parameters), row)
+        whole = point.stream, tuple((name, parameters) for name, (parameters, _) in own.items())
+        seen[whole] = seen.get(whole, 0) + 1
     for stream, named in rows.items():
-        for own in named.values():
-            found[stream].rows.update(own)
+        for settings in named.values():
+            found[stream].rows.update(settings)
+    if alike := sum(seen.values()) - len(seen):
+        same = "1 point of the sweep is" if alike == 1 else f"{alike:,} points of the sweep are"
+        runs.say(f"{same} like another: what was swept there is set by match or tune, or makes no difference")
     return list(found.values())
+
+
+def _row(name: str, estimator: Estimator) -> tuple[str, Setting]:
+    """Parameters as the table gives them, with the kind where the name is another, and the setting."""
+    kind = snake_case(type(estimator).__name__)
+    return " ".join([*[kind] * (kind != name), setting(estimator)]), Setting(estimator)
 
 
 def wanted(found: Sequence[Panel]) -> list[Wanted]:
@@ -188,7 +205,7 @@ def collected(found: Sequence[Panel], store: Store) -> tuple[list[Rows], list[st
 def _none(like: Sequence[Measured] | None, count: int) -> list[Measured]:
     """Measurements without a value, of the metrics that others have."""
     nothing = np.full(count, np.nan)
-    return [replace(one, values=nothing) for one in like] if like else [Measured("any", "-", nothing)]
+    return [replace(one, values=nothing) for one in like] if like else [Measured(ANY, "-", nothing)]
 
 
 def _matched(setup: Setup) -> tuple[Setup, str]:
@@ -218,7 +235,8 @@ def _tuned(setups: Sequence[Setup], runs: Runs) -> Iterator[tuple[Setup, str]]:
         for name, row in settings.items():
             values = {one.metric: float(one.values[0]) for one in found[row.key]}
             if not values:
-                error = runs.store.failures(condition)[row.key][0]
+                errors = runs.store.failures(condition).get(row.key, {})
+                error = errors.get(0, "its cell is gone from the store; give the command again")
                 raise ValueError(f"estimators.{name} could not be tuned: {error}")
             best[name] = at_noise_gain(row.estimator, values["noise_gain"])
             if values["edge"]:

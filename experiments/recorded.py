@@ -78,7 +78,8 @@ class Recorded(Stream):
 
     def digest(self) -> str:
         """Fingerprint of the samples."""
-        return hashlib.sha256(self._series.tobytes()).hexdigest()
+        shape = "x".join(map(str, self._series.shape))  # the same samples may be one file, or two
+        return f"{shape}:{hashlib.sha256(self._series.tobytes()).hexdigest()}"
 
     def draw(self, repetitions: Sequence[int], root_seed: int, purpose: Purpose = "evaluate") -> Realisations:
         """Give the files' samples; selection sees the first half of each, evaluation counts the second."""

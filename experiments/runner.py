@@ -208,7 +208,7 @@ def _asked_to_stop() -> Iterator[list[int]]:
 
     def note(signum: int, _: Any) -> None:
         if came:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(signum)
         came.append(signum)
 
     if threading.current_thread() is not threading.main_thread():

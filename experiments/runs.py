@@ -10,7 +10,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.fingerprint import unchanged
 from experiments.summaries import Column
 
 ABANDONED = 24 * 3600
@@ -100,7 +101,12 @@ class RunFolder:
             raise self._not_written(error) from error
 
     def write(
-        self, outcome: Outcome, command: list[str], config_yaml: str, cells: Mapping[str, int] | None = None
+        self,
+        outcome: Outcome,
+        command: list[str],
+        config_yaml: str,
+        cells: Mapping[str, int] | None = None,
+        computed_with: Iterable[str] = (),
     ) -> None:
         """Write everything beside the target and move it there in one step; ValueError, one line, if not.
 
@@ -118,7 +124,7 @@ class RunFolder:
             counts = dict(cells or {})
             return {
                 "complete": not counts.get("failed") and not counts.get("missing"),
-                **({"cells": counts} if counts else {}),
+                **({"cells": counts, "computed_with": sorted(computed_with)} if counts else {}),
                 "rows": len(outcome.table),
                 "rows_without_value": int((outcome.table["status"] != "ok").sum()),
             }
@@ -126,7 +132,9 @@ class RunFolder:
         self._replace(fill, command)
 
     def note(self, command: list[str], config_yaml: str, how: Mapping[str, Any]) -> None:
-        """Write, in place of a run, the configuration and a manifest that says how far it came."""
+        """Write, where there is no table yet, the configuration and a manifest that says how far it came."""
+        if (self.path / "table.csv").exists():  # of a run some of whose cells failed, and were tried again
+            return
 
         def fill(staging: Path) -> dict[str, Any]:
             (staging / "config.yaml").write_text(config_yaml, encoding="utf-8")
@@ -199,5 +207,5 @@ def code_fingerprint() -> str:
         root = Path(str(package.__file__)).parent
         for path in sorted(root.rglob("*.py")):
             digest.update(f"{package.__name__}/{path.relative_to(root).as_posix()}\0".encode())
-            digest.update(path.read_bytes())
+            digest.update(unchanged(path))
     return digest.hexdigest()[:16]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,9 @@ from experiments.cells import every_metric
 from experiments.figures import line, styled
 from experiments.plan import Panel
 from experiments.runs import Report
-from experiments.streams import GradientRatio
+from experiments.streams import GradientRatio, Stream
 from experiments.summaries import Column
-from experiments.tables import aligned
+from experiments.tables import aligned, quantity, shortened
 
 COLUMNS = (Column("rmse", "RMSE", better="less"), Column("lag", "lag", exact=True), Column("bias", "bias"))
 WITHIN = 1.05
@@ -37,49 +37,52 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
         raise ValueError(
             "experiment=sensitivity needs streams whose level is known; choose stream=gradient_ratio"
         )
-    rmse = summary[summary["metric"] == "rmse"]
-    head = ["stream", "estimator", "best setting", "RMSE", f"within {100 * (WITHIN - 1):.0f} %", "worst"]
-    lines = [head]
-    least_of: dict[str, list[float]] = {}
-    grouped: Any = rmse.groupby(["stream", "estimator"], sort=False, observed=True)
+    rmse = summary[summary["metric"] == "rmse"].assign(parameters=shortened(summary))
+    whole = rmse[(rmse["failed"] == 0) & (rmse["missing"] == 0)]
+    lines = [["stream", "estimator", "best setting", "RMSE", f"within {100 * (WITHIN - 1):.0f} %", "worst"]]
+    least_of: dict[str, dict[str, float]] = {}
+    grouped: Any = whole.groupby(["stream", "estimator"], sort=False, observed=True)
     for (stream, estimator), own in grouped:
         least = own.loc[own["mean"].idxmin()]
-        good = own.loc[own["mean"] <= WITHIN * least["mean"], "parameters"]
-        span = good.iloc[0] if len(good) == 1 else f"{good.iloc[0]} to {good.iloc[-1]}"
-        worst = own["mean"].max() / least["mean"]
-        least_of.setdefault(estimator, []).append(least["mean"])
-        half = least["high"] - least["mean"]
+        good = own.loc[own["mean"] <= WITHIN * least["mean"], "parameters"].tolist()
+        least_of.setdefault(estimator, {})[stream] = least["mean"]
         lines.append(
             [
-                stream,
-                estimator,
-                least["parameters"],
-                f"{least['mean']:.4f} ± {half:.4f}",
-                span,
-                f"{worst:.1f} times",
+                *(stream, estimator, least["parameters"]),
+                quantity(least["mean"], least["high"] - least["mean"]),
+                ", ".join(good) if len(good) <= 3 else f"{len(good)} settings",
+                f"{own['mean'].max() / least['mean']:.1f} times",
             ]
         )
-    first, *others = least_of
-    against = [
-        f"{other} "
-        + ", ".join(
-            f"{100.0 * (b / a - 1.0):+.1f} %" for a, b in zip(least_of[first], least_of[other], strict=True)
-        )
-        for other in others
+    notes = [
+        f"Within {100 * (WITHIN - 1):.0f} %: settings that err at most so much more than the best of them.",
+        "Worst: the error of the worst over that of the best. ± is half of a 95 % interval.",
     ]
-    root = panels[0].setup.root_seed
-    n = max(panel.repetitions for panel in panels)
+    if left_out := len(rmse) - len(whole):
+        notes.append(f"Left out, as not all of their cells have a value: {left_out} of {len(rmse)} rows.")
+    for other, least in list(least_of.items())[1:]:
+        first, of_first = next(iter(least_of.items()))
+        over = [f"{100.0 * (least[s] / of_first[s] - 1.0):+.1f} %" for s in least if s in of_first]
+        notes.append(f"Best {other} over best {first}, stream by stream: {', '.join(over)}.")
+    streams = counted(len(panels), "stream")
+    repetitions = counted(panels[0].repetitions, "repetition")
+    hows = "; ".join(dict.fromkeys(panel.how for panel in panels))
     text = "\n\n".join(
         [
-            f"sensitivity: {len(panels)} streams, {n} repetitions of each, root seed {root}.",
-            aligned(lines, texts=3),
-            f"Within {100 * (WITHIN - 1):.0f} %: settings of the sweep that err by no more than that "
-            "above the best; worst: its error\nover that of the best. ± is half of a 95 % interval.",
-            f"Best against best, stream by stream, over {first}: {'; '.join(against)}.\n"
+            f"sensitivity: {streams}, {repetitions} of each, root seed {panels[0].setup.root_seed}.\n{hows}.",
+            aligned(lines, texts=3) if len(lines) > 1 else "No setting has all of its cells.",
+            "\n".join(notes),
             "All settings are in summary.csv, summary.tex and the figure.",
         ]
     )
-    return Report(text + "\n", {"error": _figure(panels, rmse)}, COLUMNS)
+    rmse = summary[summary["metric"] == "rmse"]
+    figures = {"error": _figure(panels, rmse)} if np.isfinite(rmse["mean"]).any() else {}
+    return Report(text + "\n", figures, COLUMNS)
+
+
+def counted(number: int, what: str) -> str:
+    """So many of something."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def expected_rmse(estimator: LinearEstimator, stream: GradientRatio) -> float:
@@ -93,6 +96,15 @@ def expected_rmse(estimator: LinearEstimator, stream: GradientRatio) -> float:
     left = 1.0 - np.asarray(estimator.step_response(n))
     noise = stream.r * float(np.max(estimator.noise_gain))
     return float(np.sqrt(noise + stream.s * stream.r * (left @ left)))
+
+
+def is_plain_walk(stream: Stream) -> TypeGuard[GradientRatio]:
+    """Whether a stream is a random walk in white noise, and no more: the one that the closed form is of."""
+    plain = GradientRatio()
+    more = ("ramp", "jump_rate", "correlation", "outlier_rate", "gap_rate", "domain")
+    return isinstance(stream, GradientRatio) and all(
+        getattr(stream, name) == getattr(plain, name) for name in more
+    )
 
 
 def _figure(panels: Sequence[Panel], rmse: pd.DataFrame) -> Any:
@@ -114,22 +126,24 @@ def _figure(panels: Sequence[Panel], rmse: pd.DataFrame) -> Any:
                 ]
                 settings.sort(key=lambda setting: -float(setting[1].noise_gain))
                 windows = [1.0 / float(estimator.noise_gain) for _, estimator in settings]
-                found = own.loc[[(name, parameters) for parameters, _ in settings]]
+                found = own.reindex([(name, parameters) for parameters, _ in settings])
                 style = line(index)
                 half = (found["high"] - found["mean"]).to_numpy()
                 axis.errorbar(
                     windows, found["mean"], half, fmt="o", markersize=3.0, color=style["color"], label=name
                 )
-                if isinstance(panel.setup.stream, GradientRatio):
+                if is_plain_walk(panel.setup.stream):
                     expected = [expected_rmse(estimator, panel.setup.stream) for _, estimator in settings]
                     axis.plot(windows, expected, **style, label=f"{name}, closed form")
             axis.set(xscale="log", yscale="log", xlabel="1 / noise gain (samples)", title=panel.stream)
             axis.title.set_fontsize(8)
+        units = {panel.setup.stream.unit for panel in panels}
+        unit = units.pop() if len(units) == 1 else "unit of the stream"
         for axis in axes[:, 0]:
-            axis.set_ylabel(f"RMSE ({panels[0].setup.stream.unit})")
+            axis.set_ylabel(f"RMSE ({unit})")
         for axis in list(axes.flat)[len(panels) :]:
             axis.set_axis_off()
         handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, max(1, len(labels))))
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(2 * width, max(1, len(labels))))
         pyplot.close(figure)
     return figure

@@ -165,7 +165,7 @@ def _shard(results: Results) -> bytes:
     body = {
         "condition": {**condition.content, "code": condition.code},
         "settings": {key: {**setting.content, "code": setting.code} for key, setting in settings.items()},
-        "versions": _versions(),
+        "versions": versions(),
         "measured": [
             {
                 "setting": piece.setting.key,
@@ -221,7 +221,8 @@ def _ranges(repetitions: Sequence[int]) -> list[list[int]]:
 
 
 @functools.cache
-def _versions() -> str:
+def versions() -> str:
+    """What computes numbers here: Python, the libraries that count, and the kind of machine."""
     return ", ".join(
         [
             f"python {platform.python_version()}",

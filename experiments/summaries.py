@@ -16,6 +16,8 @@ COLUMNS = ["experiment", "estimator", "parameters", "stream", "seed", "metric", 
 CONFIDENCE = 0.95
 NEGLIGIBLE = 1e-3
 """Share of the baseline's value within which two values are the same for every purpose."""
+ANY = "any"
+"""The metric of cells of which none was measured."""
 FAILED, NOT_RUN = "failed", "not run"
 """How the status of a cell begins that raised, and that of one that is missing."""
 
@@ -155,7 +157,8 @@ def best(table: pd.DataFrame, columns: Sequence[Column]) -> set[tuple[str, str, 
     """Stream, metric, estimator and parameters of what is better than the others of its stream.
 
     Of each column that has a better end, the best mean and what ties with it, where the paired interval of
-    every other setting's difference to it excludes zero; nothing where one cannot be told apart, or all tie.
+    every other setting's difference to it excludes zero; nothing where one has none, cannot be told apart, or
+    where all tie.
     """
     found = set()
     ends = {column.metric: column for column in columns if column.better}
@@ -168,16 +171,13 @@ def best(table: pd.DataFrame, columns: Sequence[Column]) -> set[tuple[str, str, 
                 continue
             sign = -1.0 if column.better == "more" else 1.0
             first = min(finite, key=lambda keys: (sign * means[keys], keys))
-            told = {
-                keys: column.verdict(
-                    means[first],
-                    *mean_interval(paired(settings[keys], settings[first])),
-                    settings[keys].values.size,
-                )
-                for keys in finite
-            }
+            told = {}
+            for keys, own in settings.items():
+                difference, low, high, pairs = mean_interval(paired(own, settings[first]))
+                verdict = column.verdict(means[first], difference, low, high, pairs, own.values.size)
+                told[keys] = verdict if pairs > 1 else "no interval"
             ties = {keys for keys, verdict in told.items() if verdict == "tie"} | {first}
-            if len(ties) < len(finite) and not any(told[keys] for keys in finite if keys not in ties):
+            if len(ties) < len(settings) and not any(told[keys] for keys in told if keys not in ties):
                 found |= {(str(stream), metric, *keys) for keys in ties}
     return found
 

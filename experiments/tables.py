@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.summaries import Column, best
+from experiments.summaries import ANY, Column, best
 
 
 def markdown(summary: pd.DataFrame, columns: Sequence[Column]) -> str:
@@ -41,8 +41,9 @@ def latex(summary: pd.DataFrame, table: pd.DataFrame, columns: Sequence[Column])
         cells = []
         for column in shown:
             text = _escaped(_cell(own.loc[column.metric])) if column.metric in own.index else "--"
+            number, bracket, absent = text.partition(" (")
             bold = (stream, column.metric, estimator, full) in winners
-            cells.append(f"\\textbf{{\\boldmath {text}}}" if bold else text)
+            cells.append(f"\\textbf{{\\boldmath {number}}}{bracket}{absent}" if bold else text)
         rules.append(last is not None and stream != last)
         last = stream
         lines.append([*([_escaped(stream)] * several), _escaped(estimator), _escaped(parameters), *cells])
@@ -66,7 +67,7 @@ def latex(summary: pd.DataFrame, table: pd.DataFrame, columns: Sequence[Column])
 
 def differences(summary: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
     """One line per metric: who ties with the first setting, who differs, who cannot be told apart."""
-    summary = summary.assign(parameters=_shortened(summary))
+    summary = summary.assign(parameters=shortened(summary))
     settings = summary[["estimator", "parameters"]].drop_duplicates()
     twice = set(settings.loc[settings["estimator"].duplicated(), "estimator"])
     first = settings.iloc[0]
@@ -104,19 +105,21 @@ def verdict_of(row: Any, column: Column) -> str:
 
 
 def _shown(summary: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
-    return [column for column in columns if (summary["metric"] == column.metric).any()]
+    shown = [column for column in columns if (summary["metric"] == column.metric).any()]
+    # Where every cell of a stream failed, it is not known what they would have measured.
+    return shown + [Column(ANY, "every metric")] * bool((summary["metric"] == ANY).any())
 
 
 def _settings(summary: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
     """Stream, estimator, parameters in short, and the summary's rows by metric, of each setting."""
-    grouped = summary.assign(short=_shortened(summary)).groupby(
+    grouped = summary.assign(short=shortened(summary)).groupby(
         ["stream", "estimator", "parameters"], sort=False, observed=True
     )
     for (stream, estimator, _), own in grouped:
         yield str(stream), str(estimator), str(own["short"].iloc[0]), own.set_index("metric")
 
 
-def _shortened(summary: pd.DataFrame) -> pd.Series:
+def shortened(summary: pd.DataFrame) -> pd.Series:
     """Parameters with four digits, save where these would make two settings look like one."""
     full = summary["parameters"].astype(str)
     short = full.map({text: _NUMBER.sub(_four_digits, text) for text in full.unique()})
@@ -144,9 +147,17 @@ def _unequal(row: Any) -> str:
 
 
 def _escaped(text: str) -> str:
-    text = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", "/"))
-    text = re.sub(r"(?<![\w.])-(?=\d)", "$-$", text)  # a minus sign is no hyphen
-    return text.replace("^", "\\^{}").replace("±", "$\\pm$").replace("~", "\\~{}")
+    text = "".join(_ESCAPES.get(character, character) for character in text)
+    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", text)  # a minus sign is no hyphen
+
+
+_ESCAPES = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": "\\textbackslash{}",
+    "^": "\\^{}",
+    "~": "\\~{}",
+    "±": "$\\pm$",
+}
 
 
 def _cell(row: Any) -> str:

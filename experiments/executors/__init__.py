@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from experiments.cells import ChangedCodeError, Chunk, Failure, measured
+from experiments.cells import Chunk, Failure, measured
+from experiments.fingerprint import ChangedCodeError
 from experiments.store import Store, UnwritableError
 
 Task = Sequence[Chunk]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
 import uuid
@@ -42,6 +44,12 @@ class Ray:
         settings: dict[str, Any] = {"address": self.address, "log_to_driver": False, "logging_level": "error"}
         if self.address is None:
             settings |= {"address": "local", "num_cpus": self.workers, "include_dashboard": False}
+        if self.address is not None and re.fullmatch(r"[\w.-]+:\d+", self.address):
+            host, _, port = self.address.rpartition(":")
+            try:  # Ray itself would wait for minutes
+                socket.create_connection((host, int(port)), timeout=10.0).close()
+            except OSError as error:
+                raise ValueError(f"executor.address={self.address}: no cluster answers ({error})") from error
         with _guarded() if self.address is None else nullcontext():
             try:
                 ray.init(**settings)

@@ -6,6 +6,7 @@ import copy
 import functools
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +331,9 @@ def test_a_grid_in_yaml_is_swept_all_with_all_then_what_goes_together(yaml: Yaml
         "{grid: {estimators.ema.beta: [0.9, 0.99], stream: [step, ramp]},"
         " zip: [{stream.steps: [100, 200], root_seed: [1, 2]}], repetitions: 7}"
     )
-    assert Sweep.of(["experiment=idle"], multirun=False) == Sweep(
+    found = Sweep.of(["experiment=idle"], multirun=False)
+    assert found.own == ("estimators.ema.beta", "stream", "stream.steps", "root_seed")
+    assert replace(found, own=()) == Sweep(
         ("experiment=idle", "seeds=7"),
         (
             Axis(("estimators.ema.beta",), (("estimators.ema.beta=0.9",), ("estimators.ema.beta=0.99",))),
@@ -515,7 +518,7 @@ ONE_EXPERIMENT = "a sweep is of one experiment; give the command once for each"
             "stream.r=interval(0,1) has no end; write stream.r=1,2 or stream.r=range(1,4)",
         ),
         ("stream=glob(z*)", f"stream=glob(z*) matches nothing; valid: {', '.join(config.options('stream'))}"),
-        ("stream.r=glob(*)", "stream.r=glob(*) matches nothing; valid: a list"),
+        ("stream.r=glob(*)", "stream.r=glob(*): glob() chooses among a group's names; stream.r is no group"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_swept_says_why(refused: Refused, override: str, message: str) -> None:
@@ -700,10 +703,12 @@ def test_noise_and_burn_in_left_to_the_stream_are_found_anew_for_each_point() ->
     assert found == [(r, burn_in, Kalman(q=r / 9900, r=r)) for r in (2.0, 3.0) for burn_in in (10, 1000)]
 
 
-def test_a_jobs_text_is_its_first_point_and_its_axes() -> None:
+def test_a_sweeps_text_is_what_its_points_share_as_it_is_written_and_its_axes() -> None:
     job = Job.of(["seeds=3", "stream=step,ramp", "estimators.ema.beta=0.9,0.8"], multirun=True)
     read = OmegaConf.create(job.text)
-    assert (read.seeds, read.stream.kind, read.estimators.ema.beta) == (3, "step", 0.9)
+    assert (read.seeds, read.stream.kind, read.estimators.ema.beta) == (3, "gradient_ratio", 0.99)
+    assert "q: ${divide:${stream.noise_variance},9900}" in job.text
+    assert read.experiment.sweep is None
     axes = [{"stream": ["step", "ramp"]}, {"estimators.ema.beta": ["0.9", "0.8"]}]
     assert OmegaConf.to_container(read.swept) == axes
 
@@ -735,10 +740,10 @@ def test_recorded_files_are_read_once_for_many_points(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("overrides", "compositions"),
     [
-        (["estimators.kalman.q=range(1,101)", "stream.domain=ratio,weight"], 2),
+        (["estimators.kalman.q=range(1,101)", "stream.domain=ratio,weight"], 3),
         (
             ["stream=gradient_ratio,step", "estimators.kalman.q=range(1,51)", "stream.noise_variance=1,null"],
-            3,
+            4,
         ),
         (["root_seed=range(0,50)", "match=none,noise_gain,delay,mse", "estimators=[ema]"], 5),
     ],
@@ -809,7 +814,7 @@ def test_settings_that_are_swept_are_rows_of_one_panel_those_of_a_name_together(
         "moving_average (window=5)",
         "debiased_ema",
     ]
-    assert (panel.stream, panel.chosen, panel.repetitions) == ("gradient_ratio", "", 3)
+    assert (panel.stream, panel.chosen, panel.repetitions) == ("gradient_ratio", [""], 3)
     assert cells(found) == (15, 15)
 
 
@@ -824,7 +829,7 @@ def test_rows_that_are_swept_by_being_added_stand_in_one_panel(planned: Planned)
     (panel,) = found = planned(
         "estimators=[ema]", "+estimators.slow={kind: ema, beta: 0.9},{kind: ema, beta: 0.8}"
     )
-    assert list(panel.rows) == [("ema", "beta=0.99"), ("slow", "beta=0.9"), ("slow", "beta=0.8")]
+    assert list(panel.rows) == [("ema", "beta=0.99"), ("slow", "ema beta=0.9"), ("slow", "ema beta=0.8")]
     assert cells(found) == (9, 9)
 
 
@@ -841,7 +846,7 @@ def test_the_same_settings_under_two_names_share_their_cells(planned: Planned) -
     (panel,) = found = planned(
         "estimators=[ema]", "+estimators.twin={kind: ema, beta: 0.9}", "estimators.ema.beta=0.9,0.8"
     )
-    assert list(panel.rows) == [("ema", "beta=0.9"), ("ema", "beta=0.8"), ("twin", "beta=0.9")]
+    assert list(panel.rows) == [("ema", "beta=0.9"), ("ema", "beta=0.8"), ("twin", "ema beta=0.9")]
     assert cells(found) == (9, 6)
 
 
@@ -866,7 +871,7 @@ def test_a_fixed_match_holds_at_each_setting_that_is_swept(planned: Planned) -> 
     (panel,) = found = planned(
         "match=noise_gain", "estimators=[ema,moving_average]", "estimators.ema.beta=0.9,0.5"
     )
-    assert panel.chosen == panel.how == "matched to ema by noise gain"
+    assert panel.chosen == [panel.how] == ["matched to ema by noise gain"]
     assert list(panel.rows) == [
         ("ema", "beta=0.9"),
         ("ema", "beta=0.5"),
@@ -880,8 +885,8 @@ def test_a_match_that_is_swept_is_a_panel_each_with_the_cells_they_share(planned
     as_given, matched = found = planned(
         "match=none,noise_gain", "estimators=[ema,moving_average]", "estimators.ema.beta=0.9"
     )
-    assert (as_given.stream, as_given.chosen) == ("gradient_ratio match=none", "")
-    assert matched.chosen == "matched to ema by noise gain"
+    assert (as_given.stream, as_given.chosen) == ("gradient_ratio match=none", [""])
+    assert matched.chosen == ["matched to ema by noise gain"]
     assert list(as_given.rows) == [("ema", "beta=0.9"), ("moving_average", "window=199")]
     assert list(matched.rows) == [("ema", "beta=0.9"), ("moving_average", "window=19")]
     assert as_given.condition.key == matched.condition.key
@@ -896,7 +901,7 @@ def test_a_fixed_tune_replaces_what_is_swept_of_the_memory(planned: Planned) -> 
         "estimators.ema.beta=0.9,0.5",
         "estimators.ema.initial=0,1",
     )
-    assert panel.chosen.startswith("tuned: 49 noise gains each, on rmse over 20 streams of other seeds")
+    assert panel.how.startswith("tuned: 49 noise gains each, on rmse over 20 streams of other seeds")
     tuned: list[Any] = [row.estimator for row in panel.rows.values()]
     assert [estimator.initial for estimator in tuned] == [0.0, 1.0]
     assert not {estimator.beta for estimator in tuned} & {0.9, 0.5}
@@ -905,10 +910,10 @@ def test_a_fixed_tune_replaces_what_is_swept_of_the_memory(planned: Planned) -> 
 
 def test_a_tune_that_is_swept_is_a_panel_each(planned: Planned) -> None:
     as_given, tuned = found = planned("tune=none,rmse", "stream=step", "estimators=[ema,moving_average]")
-    assert (as_given.stream, as_given.chosen) == ("step tune=none", "")
+    assert (as_given.stream, as_given.chosen) == ("step tune=none", [""])
     assert list(as_given.rows) == [("ema", "beta=0.99"), ("moving_average", "window=199")]
     assert tuned.stream == "step tune=rmse"
-    assert tuned.chosen.startswith("tuned: ")
+    assert tuned.how.startswith("tuned: ")
     assert [name for name, _ in tuned.rows] == ["ema", "moving_average"]
     assert not set(tuned.rows) & set(as_given.rows)
     assert cells(found) == (12, 12)

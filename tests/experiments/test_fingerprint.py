@@ -260,6 +260,7 @@ THINGS = {
     "GradientRatio": (every_metric, GradientRatio), "Recorded": (every_metric, Recorded),
 }
 plain = {name: fingerprint(*things) for name, things in THINGS.items()}
+fingerprint.__globals__["_AS_LOADED"].clear()  # what was loaded is another matter
 followed = {name: [] for name in THINGS}
 root = pathlib.Path(sys.argv[1])
 for path in sorted(root.glob("e*/*.py")):
@@ -348,4 +349,36 @@ def test_what_is_there_for_type_checkers_alone_is_not_followed(
     )
     (tmp_path / "typed_only.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    assert fingerprints.imports("typed_only", fingerprints.OURS) == {"estimators.ema"}
+    assert fingerprints.imports("typed_only") == {"estimators.ema"}
+
+
+def test_code_that_was_changed_after_it_was_loaded_is_refused(tmp_path: Path) -> None:
+    for name in ("estimators", "experiments"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import pathlib\n"
+        "from experiments.fingerprint import ChangedCodeError, fingerprint\n"
+        "from estimators import EMA, MovingAverage\n"
+        "before = fingerprint(EMA)\n"
+        "path = pathlib.Path('estimators/moving_average.py')\n"
+        "path.write_text(path.read_text() + '# changed')\n"
+        "assert fingerprint(EMA) == before\n"
+        "try: fingerprint(MovingAverage)\n"
+        "except ChangedCodeError as error: print(error)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.endswith("was changed after this process began; give the command again\n")
+
+
+def test_a_helper_beside_a_script_counts_and_a_library_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "beside.py").write_text("SCALE = 1\n")
+    (tmp_path / "scripted.py").write_text(
+        "import json\nimport numpy\nimport pandas\nfrom beside import SCALE\ndef thing(): pass\n"
+        "TYPED = 0\nif not TYPED:\n    import beside\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert fingerprints.imports("scripted") == {"beside"}

@@ -223,7 +223,7 @@ def test_a_row_of_ones_own(kalmean: Kalmean) -> None:
     ran = kalmean("estimators=[ema]", "+estimators.slow={kind: ema, beta: 0.999}", *SMALL)
     assert list(ran.summary["estimator"].unique()) == ["ema", "slow"]
     assert "| slow " in ran.out
-    assert set(ran.table.loc[ran.table["estimator"] == "slow", "parameters"]) == {"beta=0.999"}
+    assert set(ran.table.loc[ran.table["estimator"] == "slow", "parameters"]) == {"ema beta=0.999"}
 
 
 @pytest.mark.parametrize("stream", sorted(config.options("stream")))

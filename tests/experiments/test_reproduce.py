@@ -260,8 +260,9 @@ def _drawn(module: Any) -> Callable[..., Any]:
     """Only the first of the figures, the smaller for it."""
     estimates = module._estimates
 
-    def drawn(setup: Any, trials: Any) -> Any:
-        figure = estimates(setup, trials)
+    def drawn(panel: Any) -> Any:
+        trials = {name: panel.condition.trial(own, [0]) for name, own in panel.estimators().items()}
+        figure = estimates(panel.setup, trials)
         figure.set_dpi(60)
         return {"estimates": figure}
 

@@ -16,6 +16,7 @@ from experiments.job import Job
 from experiments.sensitivity import expected_rmse
 from experiments.setup import setting
 from experiments.streams import GradientRatio
+from experiments.tables import quantity
 
 BETAS = [0.5, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998]
 SWEPT = ["1e-05", "0.0001", "0.001", "0.01"]
@@ -149,9 +150,9 @@ def test_the_text_names_the_best_setting_of_each_stream(kalmean: Any) -> None:
         assert len(own) == 9
         least = own.loc[own["mean"].idxmin()]
         assert best == least["parameters"]
-        assert error.startswith(f"{least['mean']:.4f} ± ")
+        assert error == quantity(least["mean"], least["high"] - least["mean"])
         good = own.loc[own["mean"] <= 1.05 * least["mean"], "parameters"].tolist()
-        assert within == (good[0] if len(good) == 1 else f"{good[0]} to {good[-1]}")
+        assert within == (", ".join(good) if len(good) <= 3 else f"{len(good)} settings")
         assert worst == f"{own['mean'].max() / least['mean']:.1f} times"
     assert (ran.folder / "figures" / "error.png").stat().st_size > 10_000
     assert "moving\\_average" in (ran.folder / "summary.tex").read_text(encoding="utf-8")
@@ -173,3 +174,38 @@ def test_a_stream_without_a_known_level_is_refused_by_the_report() -> None:
     panel: Any = type("Panel", (), {"setup": stream})
     with pytest.raises(ValueError, match=r"^experiment=sensitivity needs streams whose level is known; .*$"):
         sensitivity.report([panel], pd.DataFrame())
+
+
+def test_a_setting_that_lacks_cells_is_left_out_and_said_to_be(
+    kalmean: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = sensitivity.measure
+
+    def measure(condition: Any, estimator: Any, repetitions: Any) -> Any:
+        if getattr(estimator, "beta", None) == 0.98 and 0 in repetitions:
+            raise ArithmeticError("unlucky")
+        return measured(condition, estimator, repetitions)
+
+    monkeypatch.setattr(sensitivity, "measure", measure)
+    ran = kalmean("experiment=sensitivity", "stream.s=1e-3", "seeds=4", "stream.steps=3000")
+    assert ran.code == 1
+    assert "1 cell failed" in ran.err
+    assert "Left out, as not all of their cells have a value: 1 of 18 rows." in ran.out
+    assert "| beta=0.98 " not in ran.out
+
+
+def test_where_all_fails_the_errors_are_named_and_no_figure_fails(kalmean: Any) -> None:
+    settings = ["stream.domain=ratio", "stream.noise_variance=1", "stream.steps=2000", "seeds=2"]
+    ran = kalmean("-m", "experiment=sensitivity", "stream.ramp=0,10", "stream.s=1e-4", *settings)
+    assert ran.code == 1
+    assert "Traceback" not in ran.err
+    assert "stream.domain=ratio: ratios overflow" in ran.err
+    ran = kalmean("experiment=sensitivity", "stream.ramp=10", *settings, output="all")
+    assert ran.code == 1
+    assert "No setting has all of its cells." in ran.out
+
+
+def test_the_closed_form_is_of_a_plain_random_walk_alone() -> None:
+    assert sensitivity.is_plain_walk(GradientRatio(s=1e-2, r=3.0))
+    for changed in ({"gap_rate": 0.1}, {"jump_rate": 0.1}, {"domain": "ratio"}, {"ramp": 0.1}):
+        assert not sensitivity.is_plain_walk(GradientRatio(**changed))  # type: ignore[arg-type]

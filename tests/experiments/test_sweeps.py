@@ -355,6 +355,94 @@ def test_damaged_and_foreign_shards_are_named_and_run_again(
     assert table(tmp_path / "out") == reference[0]
 
 
+def test_a_run_all_of_whose_cells_fail_has_a_table_that_says_so(driver: Path, tmp_path: Path) -> None:
+    settings = ["stream.domain=ratio", "stream.noise_variance=1", "stream.steps=2000", "seeds=2"]
+    settings += ["stream.ramp=10", "estimators=[ema]", f"output={tmp_path}/out", "executor.workers=0"]
+    failed = ran(driver, *settings)
+    assert failed.returncode == 1
+    assert "2 cells failed" in failed.stderr
+    assert "ratios overflow" in failed.stderr
+    assert "| ema       | beta=0.99 | failed: ValueError |" in failed.stdout
+    manifest = json.loads((the_run(tmp_path / "out") / "manifest.json").read_text())
+    assert manifest["cells"] == {"done": 0, "failed": 2, "missing": 0}
+
+
+def test_cells_that_are_gone_when_they_are_read_are_no_success(driver: Path, tmp_path: Path) -> None:
+    gone_later = (
+        "import shutil; from experiments import plan\n"
+        "inner = plan.run\n"
+        "def run(now, store, *rest):\n"
+        "    inner(now, store, *rest); shutil.rmtree(store.output / 'cells')\n"
+        "plan.run = run\n"
+    )
+    driver.write_text(gone_later + PLAIN)
+    settings = ["experiment=idle", "stream.steps=100", "seeds=5", "estimators=[ema]", "executor.workers=0"]
+    lost = ran(driver, *settings, f"output={tmp_path}/out")
+    assert lost.returncode == 1
+    assert lost.stderr.splitlines()[-1] == (
+        "kalmean: 5 cells are gone from the store; the same command runs them"
+    )
+    tuned = ran(driver, "tune=rmse", "stream.steps=300", "seeds=2", f"output={tmp_path}/tuned")
+    assert tuned.returncode == 2
+    assert "could not be tuned: its cell is gone from the store" in tuned.stderr
+    assert "Traceback" not in lost.stderr + tuned.stderr
+
+
+def test_a_table_with_failures_outlives_a_retry_that_is_stopped(driver: Path, tmp_path: Path) -> None:
+    driver.write_text(FAILING.format(do="raise ArithmeticError('seven')") + PLAIN)
+    (tmp_path / "trap").touch()
+    settings = ["experiment=idle", "stream.steps=10000", "seeds=20", "estimators=[ema]"]
+    settings += [f"output={tmp_path}/out", "executor.workers=0"]
+    assert ran(driver, *settings, TRAP=str(tmp_path / "trap")).returncode == 1
+    before = table(tmp_path / "out")
+    stopped = "import os, signal; from experiments import idle\n" + (
+        "def measure(condition, estimator, repetitions):\n"
+        "    os.kill(os.getpid(), signal.SIGINT); raise ArithmeticError('seven')\n"
+        "idle.measure = measure\n"
+    )
+    driver.write_text(stopped + PLAIN)
+    done = ran(driver, *settings, TRAP=str(tmp_path / "trap"))
+    assert done.returncode in (1, 130), done.stderr
+    assert table(tmp_path / "out") == before or done.returncode == 1
+
+
+def test_two_recordings_of_the_same_samples_in_another_shape_are_two(driver: Path, tmp_path: Path) -> None:
+    values = [f"{1.0 + 0.1 * ((7 * t) % 11):.2f}" for t in range(80)]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "one" / "a.csv").write_text("x\n" + "\n".join(values) + "\n")
+    for name, part in (("a", values[0::2]), ("b", values[1::2])):
+        (tmp_path / "two" / f"{name}.csv").write_text("x\n" + "\n".join(part) + "\n")
+    settings = ["stream=recorded", "stream.column=x", "stream.noise_variance=1", "burn_in=5"]
+    settings += ["seeds=1", "estimators=[ema]", f"output={tmp_path}/out", "executor.workers=0"]
+    assert standing(ran(driver, *settings, f"stream.path={tmp_path}/one/a.csv").stderr) == (0, 0, 1)
+    assert standing(ran(driver, *settings, f"stream.path='{tmp_path}/two/*.csv'").stderr) == (0, 0, 1)
+
+
+def test_cells_of_other_versions_are_named(driver: Path, tmp_path: Path) -> None:
+    settings = ["experiment=idle", "stream.steps=100", "estimators=[ema]", "executor.workers=0"]
+    settings += [f"output={tmp_path}/out"]
+    driver.write_text("from experiments import store; store.versions = lambda: 'numpy 1'\n" + PLAIN)
+    ran(driver, *settings, "seeds=3")
+    driver.write_text(PLAIN)
+    done = ran(driver, *settings, "seeds=2")
+    assert standing(done.stderr) == (2, 0, 0)
+    assert "some of these cells are of other versions than python" in done.stderr
+    (run,) = [run for run in (tmp_path / "out" / "runs").iterdir() if str(run) in done.stdout]
+    assert json.loads((run / "manifest.json").read_text())["computed_with"] == ["numpy 1"]
+
+
+def test_a_kind_that_is_swept_is_a_row_each(driver: Path, tmp_path: Path) -> None:
+    settings = ["-m", "estimators=[ema]", "stream.steps=100", "seeds=2", "executor.workers=0"]
+    settings += ["+estimators.slow={kind: ema, beta: 0.9},{kind: debiased_ema, beta: 0.9}"]
+    done = ran(driver, *settings, f"output={tmp_path}/out")
+    assert standing(done.stderr) == (0, 0, 6)
+    rows = pd.read_csv(the_run(tmp_path / "out") / "summary.csv")
+    assert set(rows["parameters"]) == {"beta=0.99", "ema beta=0.9", "debiased_ema beta=0.9"}
+    same = ran(driver, *settings[:5], "estimators.ema.beta=0.9,0.8", "tune=rmse", f"output={tmp_path}/same")
+    assert "1 point of the sweep is like another" in same.stderr
+
+
 # --- kills --------------------------------------------------------------------------------------------------
 
 
