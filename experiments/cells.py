@@ -84,8 +84,8 @@ class Condition:
         """An estimator on some repetitions, drawn once for estimators that follow each other on them."""
         drawn = _last_drawn.get((self.key, tuple(repetitions)))
         if drawn is None:
+            _last_drawn.clear()  # before the next is drawn: two do not fit the nearer caches
             drawn = self.draw(repetitions)
-            _last_drawn.clear()
             _last_drawn[self.key, tuple(repetitions)] = drawn
         return Trial(estimator, drawn, self.burn_in, self.noise_variance**0.5, self.stream.unit)
 

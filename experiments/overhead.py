@@ -47,6 +47,17 @@ APP = "\n".join(
     ]
 )
 """A program of five settings that does nothing, for Hydra to launch."""
+PEAK = "peak"
+"""File in which a sweep leaves its peak memory in KiB, where the system tells it."""
+MAIN = f"""\
+import pathlib, re, sys
+from experiments.__main__ import main
+code = main(sys.argv[1:])
+status = pathlib.Path("/proc/self/status")
+if status.exists():
+    pathlib.Path({PEAK!r}).write_text(re.search(r"VmHWM:\\s+(\\d+)", status.read_text()).group(1))
+sys.exit(code)
+"""
 NOTE = """\
 CPU per cell: of planning, running and storing cells that do nothing, fsync included; kalmean's are each of a
 setting of its own, or else repetitions of ten settings. The slope between few cells and many, so that no
@@ -143,7 +154,11 @@ def used(command: Sequence[str], folder: Path) -> Used:
             lines = said.read().decode(errors="replace").splitlines()
             why = lines[-1] if lines else f"exit status {process.returncode}"
             raise ValueError(f"experiment=overhead: {' '.join(command[:4])} ... failed: {why}")
-    return Used(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20)
+    peak, kilobytes = folder / PEAK, usage.ru_maxrss
+    if peak.exists():  # what wait4 tells begins with the memory of the process that forked
+        kilobytes = int(peak.read_text(encoding="ascii"))
+        peak.unlink()
+    return Used(seconds, usage.ru_utime + usage.ru_stime, kilobytes / 2**20)
 
 
 def _per_cell(chosen: Parameters, scratch: Path) -> Iterator[tuple[str, str, str, float, str]]:
@@ -205,7 +220,7 @@ def _sweep(output: Path, settings: int, repetitions: int) -> list[str]:
     """A sweep of cells that do nothing."""
     betas = ",".join(repr(beta) for beta in np.linspace(0.5, 0.9, settings + 1)[1:].tolist())
     return [
-        *(sys.executable, "-m", "experiments", "-m", "experiment=idle", "stream.steps=100"),
+        *(sys.executable, "-c", MAIN, "-m", "experiment=idle", "stream.steps=100"),
         *("estimators=[ema]", f"estimators.ema.beta={betas}", f"seeds={repetitions}"),
         *("executor.workers=0", f"output={output}"),
     ]

@@ -124,7 +124,8 @@ def _placed(folder: Path, name: str, made: bytes, exempt: bool = False) -> Repro
     if before != made:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, made)
-    return Reproduced(f"{folder.name}/{name}", likeness(path.suffix, before, made, exempt))
+    shown = name if folder.name != "results" else f"results/{name}"
+    return Reproduced(shown, likeness(path.suffix, before, made, exempt))
 
 
 def filled(template: str, runs: Mapping[str, Published]) -> str:

@@ -64,7 +64,7 @@ def written(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def test_the_first_time_all_is_new(root: Path) -> None:
     found = made(root)
-    assert found.pop("checkout/README.md") == "different"  # its table is another one
+    assert found.pop("README.md") == "different"  # its table is another one
     assert list(found) == [*FILES, "results/README.md"]
     assert set(found.values()) == {"new"}
     assert all((root / name).stat().st_size > 0 for name in found)
@@ -74,7 +74,7 @@ def test_the_second_time_all_is_identical_and_nothing_is_written(root: Path) -> 
     made(root)
     before = written(root)
     found = made(root)
-    assert list(found) == [*FILES, "results/README.md", "checkout/README.md"]
+    assert list(found) == [*FILES, "results/README.md", "README.md"]
     assert set(found.values()) == {"identical"}
     assert written(root) == before
 
@@ -183,7 +183,7 @@ def test_the_command_tells_of_each_file_and_counts_them(
     capsys.readouterr()
     assert reproduce.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    names = [*FILES, "results/README.md", "checkout/README.md"]
+    names = [*FILES, "results/README.md", "README.md"]
     assert lines[:-1] == [f"{name}: identical" for name in names]
     assert lines[-1] == f"{len(names)} files: {len(names)} identical. git diff shows what changed."
 
