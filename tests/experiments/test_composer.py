@@ -120,60 +120,67 @@ def test_every_experiment_on_every_stream_is_composed_as_by_hydra(stream: str) -
             assert at(composer, point) == reference(*composer.fixed, *point)
 
 
+SWEEPS = [
+    # parameters of estimators and streams
+    ["estimators.kalman.q=1e-5,1e-4"],
+    ["estimators.ema.beta=0.9,0.99", "estimators.moving_average.window=19,199"],
+    ["estimators.ema.initial=null,1.5"],
+    ["estimators.ema.kind=ema,debiased_ema"],
+    ["stream.steps=100,1_000", "stream.r=1,.5,inf"],
+    ["stream.noise_variance=1,2,null"],
+    ["stream.domain=ratio,weight,log_ratio"],
+    ["stream.domain=1,0"],
+    # settings of the run
+    ["match=none,delay"],
+    ["tune=none,rmse,prediction_rmse"],
+    ["burn_in=null,5"],
+    ["root_seed=0,123456789012345678901"],
+    # choices of groups, alone and with values
+    ["stream=gradient_ratio,recorded", "stream.noise_variance=1,2"],
+    ["stream.r=1,2", "stream=step,ramp"],
+    ["stream=glob(gradient*)"],
+    ["stream=glob(*, exclude=[g*, r*])"],
+    ["estimators=[ema],[kalman]"],
+    ["estimators=[ema,kalman],[kalman,ema]", "estimators.ema.beta=0.9,0.8"],
+    ["estimators=ema,kalman"],
+    ["experiment=idle", "experiment.seconds=0,1e-3"],
+    ["experiment=response", "experiment.betas=[0.1],[0.2,0.3]"],
+    # rows added, left out and replaced
+    ["+estimators.slow={kind: ema, beta: 0.999}", "estimators.slow.beta=0.9,0.99"],
+    ["+estimators.slow={kind: ema, beta: 0.999},{kind: ema, beta: 0.99}", "estimators.ema.beta=0.5,0.6"],
+    ["estimators.ema={beta: 0.3},{initial: null}"],
+    ["estimators.ema.beta=0.2,0.4", "estimators.ema={beta: 0.3},{initial: null}"],
+    ["estimators.ema={beta: 0.3},{initial: null}", "estimators.ema.beta=0.2,0.4"],
+    ["~estimators.ema", "estimators.kalman.q=1,2"],
+    ["++estimators.ema.beta=0.9,0.8"],
+    ["+estimators.ema.more=1,2"],
+    # the grammar
+    ["stream=recorded", r"stream.path='a b.csv','it\'s','x,y','\\','$'"],
+    ["stream=recorded", 'stream.path="a","it\'s","1","null"'],
+    ["stream=recorded", "stream.column=1,x,true,null"],
+    ["estimators.moving_average.window=range(1,4)"],
+    ["estimators.ema.beta=range(0.5,0.9,0.2)"],
+    ["estimators.ema.beta=choice(0.1,0.2)"],
+    ["estimators.ema.beta=sort(0.3,0.2)"],
+    ["stream.median=float(range(1,3))"],
+    ["stream.median=str(1,2)", "stream.steps=int(5.0,6.0)"],
+    ["estimators.ema.beta=0.9,0.9"],
+    # interpolations, told and resolved later
+    ["estimators.kalman.q=${stream.r},1"],
+    ["stream.r=2,3", "estimators.kalman.r='${divide:${stream.r},2}',${stream.noise_variance}"],
+    # later fixed values win, and a key's last mention counts
+    ["seeds=3", "root_seed=1", "seeds=4", "root_seed=1,2"],
+]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
-        # parameters of estimators and streams
-        ["estimators.kalman.q=1e-5,1e-4"],
-        ["estimators.ema.beta=0.9,0.99", "estimators.moving_average.window=19,199"],
-        ["estimators.ema.initial=null,1.5"],
-        ["estimators.ema.kind=ema,debiased_ema"],
-        ["stream.steps=100,1_000", "stream.r=1,.5,inf"],
-        ["stream.noise_variance=1,2,null"],
-        ["stream.domain=ratio,weight,log_ratio"],
-        ["stream.domain=1,0"],
-        # settings of the run
-        ["match=none,delay"],
-        ["tune=none,rmse,prediction_rmse"],
-        ["burn_in=null,5"],
-        ["root_seed=0,123456789012345678901"],
-        # choices of groups, alone and with values
-        ["stream=gradient_ratio,recorded", "stream.noise_variance=1,2"],
-        ["stream.r=1,2", "stream=step,ramp"],
-        ["stream=glob(gradient*)"],
-        ["stream=glob(*, exclude=[g*, r*])"],
-        ["estimators=[ema],[kalman]"],
-        ["estimators=[ema,kalman],[kalman,ema]", "estimators.ema.beta=0.9,0.8"],
-        ["estimators=ema,kalman"],
-        ["experiment=idle", "experiment.seconds=0,1e-3"],
-        ["experiment=response", "experiment.betas=[0.1],[0.2,0.3]"],
-        # rows added, left out and replaced
-        ["+estimators.slow={kind: ema, beta: 0.999}", "estimators.slow.beta=0.9,0.99"],
-        ["+estimators.slow={kind: ema, beta: 0.999},{kind: ema, beta: 0.99}", "estimators.ema.beta=0.5,0.6"],
-        ["estimators.ema={beta: 0.3},{initial: null}"],
-        ["estimators.ema.beta=0.2,0.4", "estimators.ema={beta: 0.3},{initial: null}"],
-        ["estimators.ema={beta: 0.3},{initial: null}", "estimators.ema.beta=0.2,0.4"],
-        ["~estimators.ema", "estimators.kalman.q=1,2"],
-        ["++estimators.ema.beta=0.9,0.8"],
-        ["+estimators.ema.more=1,2"],
-        # the grammar
-        ["stream=recorded", r"stream.path='a b.csv','it\'s','x,y','\\','$'"],
-        ["stream=recorded", 'stream.path="a","it\'s","1","null"'],
-        ["stream=recorded", "stream.column=1,x,true,null"],
-        ["estimators.moving_average.window=range(1,4)"],
-        ["estimators.ema.beta=range(0.5,0.9,0.2)"],
-        ["estimators.ema.beta=choice(0.1,0.2)"],
-        ["estimators.ema.beta=sort(0.3,0.2)"],
-        ["stream.median=float(range(1,3))"],
-        ["stream.median=str(1,2)", "stream.steps=int(5.0,6.0)"],
-        ["estimators.ema.beta=0.9,0.9"],
-        # interpolations, told and resolved later
-        ["estimators.kalman.q=${stream.r},1"],
-        ["stream.r=2,3", "estimators.kalman.r='${divide:${stream.r},2}',${stream.noise_variance}"],
-        # later fixed values win, and a key's last mention counts
-        ["seeds=3", "root_seed=1", "seeds=4", "root_seed=1,2"],
+        # each third is enough to see a fault at once
+        overrides if place % 3 == 0 else pytest.param(overrides, marks=pytest.mark.slow)
+        for place, overrides in enumerate(SWEEPS)
     ],
-    ids=" ".join,
+    ids=map(" ".join, SWEEPS),
 )
 def test_points_are_composed_as_by_hydra_in_any_order(overrides: list[str]) -> None:
     sweep = Sweep.of(overrides, multirun=True)
