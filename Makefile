@@ -12,7 +12,7 @@ run: $(VENV)/.run
 	$(BIN)/python -m experiments stream=recorded
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import time
 import uuid
@@ -15,6 +16,7 @@ from typing import Any
 
 from experiments.executors import Pool, Report, Task, carry_out
 from experiments.executors.local import Growing, Here
+from experiments.store import ABANDONED
 
 PILOT = 1.0
 """Seconds of work done in this process first, from which it is known how many cells make a task."""
@@ -22,6 +24,8 @@ POLL = 1.0
 """Seconds between two looks at the queue."""
 ALIVE = 10.0, 120.0
 """Seconds between two signs of life to the jobs, and after which they take the sweep for dead."""
+FOLDER = ".slurm-"
+"""How the names of folders begin that submitit uses."""
 UNFINISHED = {
     *("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "STOPPED", "SIGNALING"),
     *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "STAGE_OUT", "SPECIAL_EXIT", "RESV_DEL_HOLD"),
@@ -66,7 +70,12 @@ class Slurm:
         except (OSError, subprocess.CalledProcessError) as error:
             raise ValueError("executor=slurm needs Slurm; sinfo does not answer here") from error
         logging.getLogger("submitit").setLevel(logging.ERROR)  # without accounting it warns at each look
-        folder = output.absolute() / "cells" / f".slurm-{uuid.uuid4().hex[:12]}"
+        cells = output.absolute() / "cells"
+        for left in cells.glob(f"{FOLDER}*/alive"):  # by sweeps that were killed
+            with suppress(FileNotFoundError):  # another one may just have ended
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(left.parent, ignore_errors=True)
+        folder = cells / f"{FOLDER}{uuid.uuid4().hex[:12]}"
         jobs = _Jobs(submitit, self, output.absolute(), folder)
         try:
             yield Growing(Here(output), jobs, PILOT)
@@ -118,12 +127,7 @@ class _Jobs:
         """Cancel all jobs, and remove what was written for them."""
         for job, _ in self._given.values():
             job.cancel(check=False)
-        if self.folder.exists():
-            for path in sorted(self.folder.rglob("*"), reverse=True):
-                with suppress(OSError):
-                    path.rmdir() if path.is_dir() else path.unlink()
-            with suppress(OSError):
-                self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _submit(self) -> None:
         if not self._waiting:

@@ -80,7 +80,7 @@ def begun(driver: Path, *overrides: str) -> subprocess.Popen[str]:
 
 
 def the_run(output: Path) -> Path:
-    (run,) = (output / "runs").glob("*-*")
+    (run,) = (run for run in (output / "runs").glob("*-*") if not run.name.startswith("."))  # of kills
     return run
 
 
