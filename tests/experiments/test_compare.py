@@ -156,7 +156,7 @@ def test_every_row_of_the_printed_table_is_the_summarys(default: Any) -> None:
             {"estimates", "settling"},
         ),
     ],
-    ids=str,
+    ids=lambda given: " ".join(sorted(given)),  # a set has no order, and names must have one
 )
 def test_figures_are_pictures_of_a_readable_size(
     kalmean: Kalmean, overrides: list[str], names: set[str]

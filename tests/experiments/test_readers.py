@@ -235,7 +235,9 @@ def test_csv_that_cannot_be_read(tmp_path: Path, text: str | bytes, complaint: s
     refused(path, f"stream.path={str(path)!r}", complaint, column="loss")
 
 
-@pytest.mark.parametrize("damage", [b"loss\n1\n", gzip.compress(b"loss\n" + b"1\n" * 99)[:-12]])
+@pytest.mark.parametrize(
+    "damage", [b"loss\n1\n", gzip.compress(b"loss\n" + b"1\n" * 99)[:-12]], ids=["plain text", "cut off"]
+)
 def test_damaged_gzip(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "log.csv.gz"
     path.write_bytes(damage)
