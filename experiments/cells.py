@@ -137,14 +137,9 @@ class Chunk:
 
     def check(self) -> None:
         """Raise ChangedCodeError unless the sources here are those by which the cells were named."""
-        named = {
-            self.condition.measure: self.condition.code,
-            type(self.condition.stream): self.condition.code,
-        }
-        if fingerprint(*named) != self.condition.code or any(
-            fingerprint(kind) != code
-            for kind, code in {(type(p.setting.estimator), p.setting.code) for p in self.pieces}
-        ):
+        kinds = {(type(piece.setting.estimator), piece.setting.code) for piece in self.pieces}
+        same = fingerprint(self.condition.measure, type(self.condition.stream)) == self.condition.code
+        if not same or any(fingerprint(kind) != code for kind, code in kinds):
             raise ChangedCodeError("the code was changed while the sweep ran; give the command again")
 
 

@@ -133,6 +133,8 @@ def _told(setup: Setup) -> str:
 def _missing_samples(panel: Panel) -> int:
     """Samples that are missing in the repetitions that can be drawn."""
     missing = 0
+    if not panel.setup.stream.may_have_gaps:  # drawing all again would take as long as measuring some
+        return missing
     for block in panel.condition.blocks(panel.repetitions):
         try:
             missing += int(np.isnan(panel.condition.draw(block).samples).sum())

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 PARTIAL = ".partial-"
 """How the name of a file begins that is still being written."""
+ABANDONED = 24 * 3600
+"""Seconds after which what was not finished is nobody's any more."""
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -28,6 +32,14 @@ def write_whole(path: Path, data: bytes) -> None:
     finally:
         partial.unlink(missing_ok=True)
     _settle(path.parent)
+
+
+def abandoned(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those of some unfinished files or folders that are nobody's any more: what kills left."""
+    for path in paths:
+        with suppress(FileNotFoundError):  # its owner may just have finished
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                yield path
 
 
 def _settle(folder: Path) -> None:

@@ -15,7 +15,7 @@ from experiments.executors import Executor
 from experiments.metrics import Measured
 from experiments.progress import Progress
 from experiments.registry import snake_case
-from experiments.runner import Standing, Wanted, run, standing
+from experiments.runner import Wanted, run, standing
 from experiments.settings import (
     Match,
     Tune,
@@ -107,10 +107,9 @@ class Runs:
     executor: Executor
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
 
-    def run(self, what: str, wanted: Sequence[Wanted]) -> Standing:
-        """Run what is missing of some cells, after a line that says how they stand; how they stood."""
-        for one in wanted:
-            self.store.sweep_up([one.condition.key])
+    def run(self, what: str, wanted: Sequence[Wanted]) -> None:
+        """Run what is missing of some cells, after a line that says how they stand."""
+        self.store.sweep_up(one.condition.key for one in wanted)
         now = standing(self.store, wanted)
         self.say(f"{what}: {now}")
         if now.to_run:
@@ -119,7 +118,6 @@ class Runs:
         for complaint in self.store.complaints.values():
             self.say(complaint)
         self.store.complaints.clear()
-        return now
 
 
 def panels(points: Sequence[Point], measure: Any, runs: Runs) -> list[Panel]:

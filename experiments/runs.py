@@ -9,9 +9,7 @@ import os
 import platform
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +17,10 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.files import abandoned
 from experiments.fingerprint import unchanged
 from experiments.summaries import Column
 
-ABANDONED = 24 * 3600
-"""Seconds after which an unfinished folder is nobody's any more."""
 PACKAGES = ("numpy", "numba", "pandas", "scipy", "matplotlib", "hydra-core", "filterpy")
 
 
@@ -56,9 +53,14 @@ class RunFolder:
     content: Any
 
     @cached_property
+    def code(self) -> str:
+        """Fingerprint of the code by which the folder is named."""
+        return code_fingerprint()
+
+    @cached_property
     def identity(self) -> str:
         """Digest of the content and of the code."""
-        content = json.dumps([self.content, code_fingerprint()])
+        content = json.dumps([self.content, self.code])
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     @property
@@ -90,10 +92,8 @@ class RunFolder:
         """See that the folder can be written; ValueError, one line, if not. Clears what kills left."""
         runs = self.path.parent
         try:
-            for left in runs.glob(".unfinished-*"):
-                with suppress(FileNotFoundError):  # another process may just have finished with its own
-                    if time.time() - left.stat().st_mtime > ABANDONED:
-                        shutil.rmtree(left, ignore_errors=True)
+            for left in abandoned(runs.glob(".unfinished-*")):
+                shutil.rmtree(left, ignore_errors=True)
             there = next(folder for folder in (runs, *runs.parents) if folder.exists())
             with tempfile.TemporaryDirectory(dir=there, prefix=".probe-"):
                 pass
@@ -171,7 +171,7 @@ class RunFolder:
         shown = [part for part in command if not part.startswith("output=")]  # where it lies says nothing
         about = {
             "Title": self.experiment,
-            "Source": f"{' '.join(shown)}; run {self.identity}; code {code_fingerprint()}",
+            "Source": f"{' '.join(shown)}; run {self.identity}; code {self.code}",
             "Software": None,
         }
         for name, figure in figures.items():
@@ -184,7 +184,7 @@ class RunFolder:
             "experiment": self.experiment,
             "command": command,
             "identity": self.identity,
-            "code": code_fingerprint(),
+            "code": self.code,
             **about,
             "python": platform.python_version(),
             "machine": platform.machine(),

@@ -37,8 +37,8 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
         raise ValueError(
             "experiment=sensitivity needs streams whose level is known; choose stream=gradient_ratio"
         )
-    rmse = summary[summary["metric"] == "rmse"].assign(parameters=shortened(summary))
-    whole = rmse[(rmse["failed"] == 0) & (rmse["missing"] == 0)]
+    rmse = summary[summary["metric"] == "rmse"]
+    whole = rmse[(rmse["failed"] == 0) & (rmse["missing"] == 0)].assign(parameters=shortened(summary))
     lines = [["stream", "estimator", "best setting", "RMSE", f"within {100 * (WITHIN - 1):.0f} %", "worst"]]
     least_of: dict[str, dict[str, float]] = {}
     grouped: Any = whole.groupby(["stream", "estimator"], sort=False, observed=True)
@@ -75,7 +75,6 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
             "All settings are in summary.csv, summary.tex and the figure.",
         ]
     )
-    rmse = summary[summary["metric"] == "rmse"]
     figures = {"error": _figure(panels, rmse)} if np.isfinite(rmse["mean"]).any() else {}
     return Report(text + "\n", figures, COLUMNS)
 

@@ -7,9 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.cells import Condition, Results
-from experiments.files import PARTIAL, write_whole
+from experiments.files import PARTIAL, abandoned, write_whole
 from experiments.metrics import Measured
 
 SCHEMA = 1
-ABANDONED = 24 * 3600
-"""Seconds after which a partial file is nobody's any more."""
 VERSIONS = ("numpy", "numba")
 """Libraries that compute the numbers: named in each shard."""
 
@@ -111,10 +107,8 @@ class Store:
     def sweep_up(self, conditions: Iterable[str]) -> None:
         """Remove what kills left of unfinished shards, once it is nobody's."""
         for condition in conditions:
-            for left in self.folder(condition).glob(f"{PARTIAL}*"):
-                with suppress(FileNotFoundError):  # its writer may just have finished
-                    if time.time() - left.stat().st_mtime > ABANDONED:
-                        left.unlink()
+            for left in abandoned(self.folder(condition).glob(f"{PARTIAL}*")):
+                left.unlink(missing_ok=True)
 
     def _shards(self, condition: str) -> Iterator[tuple[dict[str, Any], bytes]]:
         """The head of every whole shard, as data, and its body, as bytes."""

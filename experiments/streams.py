@@ -78,6 +78,11 @@ class Stream(ABC):
     def own_noise_variance(self, purpose: Purpose = "evaluate") -> float:
         """What a Kalman filter is told of the noise unless ``noise_variance`` says otherwise."""
 
+    @property
+    def may_have_gaps(self) -> bool:
+        """Whether samples may be missing; where none can, none need be looked for."""
+        return True
+
     def available(self) -> int | None:
         """Repetitions there are, None for any number."""
         return None
@@ -107,6 +112,11 @@ class Synthetic(Stream):
         """Samples and level of one repetition, each ingredient from a generator of its own."""
 
     zero_mean: bool = True
+
+    @property
+    def may_have_gaps(self) -> bool:
+        """Only of those that say so."""
+        return False
 
     def length(self) -> int:
         """``steps``."""
@@ -184,6 +194,11 @@ class GradientRatio(Synthetic):
     def zero_mean(self) -> bool:  # type: ignore[override]
         """In the log domain alone: elsewhere the truth is the median, and the noise is skewed around it."""
         return self.domain is Domain.log_ratio
+
+    @property
+    def may_have_gaps(self) -> bool:
+        """Where gaps begin at all."""
+        return self.gap_rate > 0.0
 
     def own_noise_variance(self, purpose: Purpose = "evaluate") -> float:
         """Variance of Gaussian noise of variance r as the domain shows it at the starting median.

@@ -9,14 +9,14 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.executors import Pool, Report, Task, carry_out
 from experiments.executors.local import Growing, Here
-from experiments.store import ABANDONED
+from experiments.files import abandoned
 
 PILOT = 1.0
 """Seconds of work done in this process first, from which it is known how many cells make a task."""
@@ -71,10 +71,8 @@ class Slurm:
             raise ValueError("executor=slurm needs Slurm; sinfo does not answer here") from error
         logging.getLogger("submitit").setLevel(logging.ERROR)  # without accounting it warns at each look
         cells = output.absolute() / "cells"
-        for left in cells.glob(f"{FOLDER}*/alive"):  # by sweeps that were killed
-            with suppress(FileNotFoundError):  # another one may just have ended
-                if time.time() - left.stat().st_mtime > ABANDONED:
-                    shutil.rmtree(left.parent, ignore_errors=True)
+        for sign in abandoned(cells.glob(f"{FOLDER}*/alive")):
+            shutil.rmtree(sign.parent, ignore_errors=True)
         folder = cells / f"{FOLDER}{uuid.uuid4().hex[:12]}"
         jobs = _Jobs(submitit, self, output.absolute(), folder)
         try:

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import runs
+from experiments import files, runs
 from experiments.job import Job
 from experiments.runs import Outcome, RunFolder
 from experiments.summaries import COLUMNS
@@ -312,7 +312,7 @@ def test_what_kills_left_is_cleared_once_it_is_nobodys(tmp_path: Path) -> None:
     old, fresh = place / ".unfinished-old", place / ".unfinished-new"
     for left in (old, fresh):
         (left / "figures").mkdir(parents=True)
-    past = time.time() - runs.ABANDONED - 60
+    past = time.time() - files.ABANDONED - 60
     os.utime(old, (past, past))
     folder(tmp_path).prepare()
     assert not old.exists()

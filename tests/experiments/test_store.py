@@ -22,9 +22,9 @@ from estimators import EMA, Kalman, MovingAverage
 from experiments import store as stores
 from experiments.cells import Chunk, Condition, Failure, Piece, Results, Setting, every_metric, measured
 from experiments.compare import Parameters
-from experiments.files import PARTIAL
+from experiments.files import ABANDONED, PARTIAL
 from experiments.metrics import Measured
-from experiments.store import ABANDONED, Store, UnwritableError
+from experiments.store import Store, UnwritableError
 from experiments.streams import GradientRatio
 
 CONDITION = Condition(every_metric, Parameters(), GradientRatio(steps=60), 1.7956, 0, 15)
