@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from estimators import _saving
-from estimators._parameters import ByValue, whole
+from estimators._parameters import NONNEGATIVE, POSITIVE, ByValue, real, whole
 from estimators._samples import (
     DOUBLE,
     OnInfinite,
@@ -24,7 +24,7 @@ from estimators._samples import (
     settle_infinity,
 )
 from estimators.protocol import Trait
-from estimators.results import FilterResult, Run, Score, align
+from estimators.results import Changing, FilterResult, Run, Score, Trace, align
 from estimators.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class BaseEstimator(ByValue, ABC):
 
     State: ClassVar[Any]
     """NamedTuple of the state: ``mean`` first, ``variance`` a field or None."""
+    changes: ClassVar[tuple[str, ...]] = ()
+    """What may vary by sample: ``steps``, ``weight``, ``r``."""
     memory: ClassVar[str] = ""
     """Parameter that sets how long samples are remembered, which ``matched`` chooses; empty without one."""
 
@@ -59,11 +61,13 @@ class BaseEstimator(ByValue, ABC):
         """State before any sample: float64 arrays for the given channels."""
 
     @abstractmethod
-    def _step(self, state: Any, sample: Any) -> Any:
+    def _step(self, state: Any, sample: Any, changing: Changing) -> Any:
         """State after one sample (NaN: missing) of floats or float64 arrays."""
 
     @abstractmethod
-    def _filter(self, samples: NDArray[np.float64], start: Any, mean: NDArray[Any]) -> Run:
+    def _filter(
+        self, samples: NDArray[np.float64], start: Any, mean: NDArray[Any], changing: Changing
+    ) -> Run:
         """Run over samples of shape (T, *S), writing ``mean`` of shape (T, *channels).
 
         Samples too large for the mean's dtype, infinity among them, count as missing; the run says whether
@@ -71,8 +75,8 @@ class BaseEstimator(ByValue, ABC):
         """
 
     @abstractmethod
-    def _trace(self, run: Run) -> tuple[NDArray[Any] | None, NDArray[np.float64]]:
-        """Variance (None without one) and gain of a run, both of shape (T, *channels)."""
+    def _trace(self, run: Run) -> Trace:
+        """Gain and fields of the state (one named variance among them if it has one) after each sample."""
 
     @abstractmethod
     def _replay(
@@ -83,6 +87,10 @@ class BaseEstimator(ByValue, ABC):
     @abstractmethod
     def _squared_weights(self, run: Run) -> NDArray[np.float64]:
         """Sum of squared weights behind each mean of the run."""
+
+    def _changed(self, steps: Any, weight: Any, r: Any) -> Changing:
+        """Coefficients for samples ``steps`` apart, of that weight, of that measurement variance, or None."""
+        return {}
 
     def _innovation_variance(self, run: Run) -> NDArray[np.float64] | None:
         """Variance of each innovation as the model states it; None without a model."""
@@ -96,15 +104,29 @@ class BaseEstimator(ByValue, ABC):
         channels = self._channels(np.shape(as_sample(x0, "missing")))
         return _released(self._start(channels), _float_dtype(dtype))
 
-    def update(self, state: Any, x: Any, out: Any = None, *, on_infinite: OnInfinite = "raise") -> Any:
+    def update(
+        self,
+        state: Any,
+        x: Any,
+        out: Any = None,
+        *,
+        on_infinite: OnInfinite = "raise",
+        steps: Any = None,
+        weight: Any = None,
+        r: Any = None,
+    ) -> Any:
         """State after one more sample of every channel; None, NaN and masked values are missing.
 
         Pure; with ``out`` (a state of arrays, this one or another) the new values are written there and
         ``out`` is returned. A state shaped as the parameters alone serves as the start of any number of
-        channels. Raises ValueError for infinity (unless ``on_infinite="missing"``) or a shape that does not
-        fit, TypeError for text, complex numbers and for an ``out`` that cannot be written.
+        channels. steps, weight, r: of this sample, as in ``filter``. Raises ValueError for infinity (unless
+        ``on_infinite="missing"``) or a shape that does not fit, TypeError for text, complex numbers and for
+        an ``out`` that cannot be written.
         """
-        if out is None:
+        known = {name: v for name, v in (("steps", steps), ("weight", weight), ("r", r)) if v is not None}
+        if known:
+            pass
+        elif out is None:
             if self._straight is not None:
                 moved = self._straight.update(state, x)
                 if moved is not None:
@@ -112,7 +134,7 @@ class BaseEstimator(ByValue, ABC):
             if type(state) is self.State and not self._parameter_shapes and {*map(type, state)} == {float}:
                 sample = as_sample(x, on_infinite)
                 if type(sample) is float:
-                    return self._step(state, sample)
+                    return self._step(state, sample, {})
         elif out is state:
             check_on_infinite(on_infinite)
             if self._moved_in_place(state, x):
@@ -121,8 +143,11 @@ class BaseEstimator(ByValue, ABC):
         sample = np.asarray(as_sample(x, on_infinite, opened.mean.dtype))
         passing = sample.ndim == 0 and np.isnan(sample)
         opened = self._fitted(opened, opened.mean.shape if passing else sample.shape)
+        changing: Changing = {}
+        if known:
+            sample, changing = self._changing(sample, known, opened.mean.shape)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-            stepped = self._step(opened, sample)
+            stepped = self._step(opened, sample, changing)
         return _released(stepped, opened.mean.dtype) if out is None else self._written(stepped, out)
 
     def filter(
@@ -133,13 +158,18 @@ class BaseEstimator(ByValue, ABC):
         *,
         dtype: Any = None,
         on_infinite: OnInfinite = "raise",
+        steps: Any = None,
+        weight: Any = None,
+        r: Any = None,
     ) -> FilterResult:
         """Estimates of a whole stream: time is axis 0, further axes are channels, NaN is missing.
 
         state: where an earlier run stopped; out: array of shape (T, *channels) for the mean; dtype: of the
-        mean, float64 unless the state says otherwise. Raises ValueError for infinity (unless
-        ``on_infinite="missing"``; then ``out`` holds nothing of use) and shapes that do not fit, TypeError
-        for text and complex numbers.
+        mean, float64 unless the state says otherwise. What is known to change, shape (T,) or (T, *channels):
+        steps, the time since the sample before in units of a step, > 0; weight, how many samples' worth each
+        one is, >= 0 (0: missing); r, the measurement variance of each, > 0. Raises ValueError for infinity
+        (unless ``on_infinite="missing"``; then ``out`` holds nothing of use) and shapes that do not fit,
+        TypeError for text, complex numbers and for a change that this estimator has no use for.
         """
         check_on_infinite(on_infinite)
         opened = None if state is None else self._opened(state)
@@ -154,7 +184,11 @@ class BaseEstimator(ByValue, ABC):
             mean = checked_out(out, (samples.shape[0], *channels), kept)
             if np.may_share_memory(mean, samples):
                 samples = samples.copy()
-        run = self._filter(samples, start, mean)
+        known = {name: v for name, v in (("steps", steps), ("weight", weight), ("r", r)) if v is not None}
+        changing: Changing = {}
+        if known:
+            samples, changing = self._changing(samples, known, channels, len(samples))
+        run = self._filter(samples, start, mean, changing)
         if run.large:
             run = replace(run, samples=settle_infinity(samples, on_infinite, kept))
         return FilterResult(wrap(run.mean), _released(run.state, mean.dtype), _run=run, _wrap=wrap)
@@ -230,7 +264,7 @@ class BaseEstimator(ByValue, ABC):
     ) -> Any:
         """Add counts, errors and squared errors, (3, C), of samples from a state on; the state after them."""
         mean = np.empty((len(samples), *np.shape(state.mean)))
-        run = self._filter(samples, state, mean)
+        run = self._filter(samples, state, mean, {})
         error = (mean - align(target, run.channels)).reshape(len(mean), sums.shape[1])
         for row, terms in zip(sums, (~np.isnan(error), error, error**2), strict=True):
             row += np.nansum(np.ascontiguousarray(terms.T), axis=1)
@@ -270,6 +304,34 @@ class BaseEstimator(ByValue, ABC):
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         values = {field.name: getattr(self, field.name) for field in fields}
         return {name: value.shape for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    def _changing(
+        self, samples: Any, known: Mapping[str, Any], channels: tuple[int, ...], length: int | None = None
+    ) -> tuple[Any, Changing]:
+        """Samples without those of weight 0, and the coefficients that what is known of them changes."""
+        name, values = type(self).__name__, {}
+        for field, given in known.items():
+            if field not in self.changes:
+                takes = f"it takes {' and '.join(self.changes)}" if self.changes else "nor any other change"
+                raise TypeError(f"{name} takes no {field} by sample; {takes}")
+            allowed = NONNEGATIVE if field == "weight" else POSITIVE
+            value = np.asarray(real(name, field, given, allowed.of("for every sample")))
+            own = value.shape if length is None else value.shape[1:]
+            if length is not None and value.shape[:1] != (length,):
+                raise ValueError(f"{name}: {field} has shape {value.shape}; x has {length} samples")
+            if own and own != channels:
+                expected = "one number" if length is None else f"({length},)"
+                full = channels if length is None else (length, *channels)
+                raise ValueError(f"{name}: {field} has shape {value.shape}; it must be {expected} or {full}")
+            values[field] = value
+        weight = values.get("weight")
+        if weight is not None:
+            present = np.asarray(weight > 0.0)
+            aligned = present if length is None else align(present, channels)
+            rows = samples if length is None else align(samples, channels)
+            samples = np.where(aligned, rows, np.nan)
+            values["weight"] = np.where(present, weight, 1.0)
+        return samples, self._changed(**{field: values.get(field) for field in ("steps", "weight", "r")})
 
     def _channels(self, sample_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of a state: that of a sample broadcast with every parameter."""

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from numba import config, njit
 from numba.core.errors import TypingError
+from numba.extending import register_jitable
+
+from estimators import _arithmetic as arithmetic
 
 DISABLED = bool(getattr(config, "DISABLE_JIT", 0))
 """Whether numba was told to run everything as plain Python."""
@@ -37,10 +40,26 @@ def compiled(function: Callable[..., Any], cache: bool = True) -> Callable[..., 
             problem = str(error).strip().splitlines()[-1]
             raise TypeError(
                 f"predict and correct use what cannot be compiled ({problem}); they may use arithmetic, "
-                f"where, toward and functions under numba.extending.register_jitable"
+                f"where, toward, sqrt, exp, log and functions of these"
             ) from error
 
     return call
+
+
+_REGISTERED: set[Any] = set()
+"""Functions that compiled loops may call."""
+
+
+def registered(function: Any) -> None:
+    """Let compiled loops call a function of plain Python, and those that it calls; once each."""
+    if function in _REGISTERED or function.__module__ == arithmetic.__name__:  # those have forms of their own
+        return
+    _REGISTERED.add(function)
+    register_jitable(function)
+    scope = inspect.getclosurevars(function)
+    for called in (*scope.globals.values(), *scope.nonlocals.values()):
+        if isinstance(called, types.FunctionType):
+            registered(called)
 
 
 class _OpaqueError(Exception):

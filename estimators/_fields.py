@@ -32,6 +32,24 @@ def _at(value, c):  # type: ignore[no-untyped-def]
     return lambda value, c: value
 
 
+def during(value: Any, t: Any) -> Any:
+    """Row t of an array (T, C), of each of a tuple; what does not change in time as it is."""
+    if isinstance(value, tuple):
+        return tuple(during(item, t) for item in value)
+    return value[t] if isinstance(value, np.ndarray) and value.ndim == 2 else value
+
+
+@overload(during)
+def _during(value, t):  # type: ignore[no-untyped-def]
+    if isinstance(value, types.BaseTuple):
+        if len(value) == 0:
+            return lambda value, t: ()
+        return lambda value, t: (during(value[0], t),) + during(value[1:], t)
+    if isinstance(value, types.Array) and value.ndim == 2:
+        return lambda value, t: value[t]
+    return lambda value, t: value
+
+
 def put(arrays: Any, c: Any, values: Any) -> None:
     """Write element c of each array of a tuple."""
     for array, value in zip(arrays, values, strict=True):
@@ -146,6 +164,24 @@ def _note(array, c, value):  # type: ignore[no-untyped-def]
 
     def code(array, c, value):  # type: ignore[no-untyped-def]
         array[c] = value
+
+    return code
+
+
+def notes(arrays: Any, c: Any, values: Any) -> None:
+    """Write each value of a tuple where there is an array to write to."""
+    for array, value in zip(arrays, values, strict=True):
+        note(array, c, value)
+
+
+@overload(notes)
+def _notes(arrays, c, values):  # type: ignore[no-untyped-def]
+    if len(arrays) == 0:
+        return lambda arrays, c, values: None
+
+    def code(arrays, c, values):  # type: ignore[no-untyped-def]
+        note(arrays[0], c, values[0])
+        notes(arrays[1:], c, values[1:])
 
     return code
 

@@ -29,8 +29,21 @@ import numpy as np
 from numba.extending import overload, register_jitable
 
 from estimators import _arithmetic, _lookahead
-from estimators._compiling import DISABLED, Fingerprint, compiled
-from estimators._fields import at, between, beyond, cell, choose, copied, equal, kept, note, put
+from estimators._compiling import DISABLED, Fingerprint, compiled, registered
+from estimators._fields import (
+    at,
+    between,
+    beyond,
+    cell,
+    choose,
+    copied,
+    during,
+    equal,
+    kept,
+    note,
+    notes,
+    put,
+)
 
 SETTINGS = 256
 """Settings scored at a time: their states and sums stay in the nearest cache."""
@@ -50,6 +63,21 @@ def _where(condition, chosen, otherwise):  # type: ignore[no-untyped-def]
     return lambda condition, chosen, otherwise: chosen if condition else otherwise
 
 
+@overload(_arithmetic.sqrt)
+def _sqrt(value):  # type: ignore[no-untyped-def]
+    return lambda value: np.sqrt(value)
+
+
+@overload(_arithmetic.exp)
+def _exp(value):  # type: ignore[no-untyped-def]
+    return lambda value: np.exp(value)
+
+
+@overload(_arithmetic.log)
+def _log(value):  # type: ignore[no-untyped-def]
+    return lambda value: np.log(value)
+
+
 @register_jitable
 def recurring(t: Any, known: Any, period: Any) -> Any:
     """Index of time t among ``known`` gains, of which the last ``period`` recur for ever."""
@@ -63,7 +91,9 @@ class Loops(NamedTuple):
     """
 
     rows: Callable[..., bool]
-    """rows(samples (T, C) or (T,), given, state, mean (T, C), variance, gain (T, C) or None, limit)."""
+    """rows(samples (T, C) or (T,), given, state, mean, traces of fields behind it, gain, limit).
+
+    Traces and gain, of shape (T, C) as the mean, may be None; coefficients given as (T, C) change in time."""
     alone: Callable[..., bool]
     """alone(samples (T,), given, state, *known, mean (T,), settles, limit)."""
     streams: Callable[..., bool]
@@ -101,13 +131,13 @@ def _loops(
 ) -> Loops:
     key = fingerprint.digest if fingerprint is not None else None
     looks_ahead = fingerprint is not None and not DISABLED
-    variance_field = state_type._fields.index("variance") if "variance" in state_type._fields else 0
     found_again = key is not None and not any(  # by another process, which looks a step up by its name
         step.__module__ in ("__main__", "__mp_main__") or "<locals>" in step.__qualname__
         for step in (predict, correct)
     )
     if fingerprint is not None:
-        predict, correct = register_jitable(predict), register_jitable(correct)
+        registered(predict)
+        registered(correct)
 
     @register_jitable
     def step(given: Any, before: Any, sample: Any, limit: Any) -> Any:
@@ -124,19 +154,20 @@ def _loops(
             return 1
         return 2 if equal(current[1:], earlier[1:]) and moved == earlier_gain else 0
 
-    def rows(samples: Any, given: Any, state: Any, mean: Any, variance: Any, gain: Any, limit: Any) -> Any:
+    def rows(samples: Any, given: Any, state: Any, mean: Any, traces: Any, gain: Any, limit: Any) -> Any:
         key  # noqa: B018  a captured value is part of the key under which numba caches
         large = False
         for t in range(mean.shape[0]):
-            row, means, variances, gains = at(samples, t), mean[t], at(variance, t), at(gain, t)
+            row, means, noted, gains = at(samples, t), mean[t], at(traces, t), at(gain, t)
+            now = during(given, t)
             for c in range(means.shape[0]):
                 sample = at(row, c)
-                after, moved = step(at(given, c), at(state, c), sample, limit)
+                after, moved = step(at(now, c), at(state, c), sample, limit)
                 large |= abs(sample) >= limit
                 value = kept(mean, after[0])
                 put(state, c, (value,) + after[1:])
                 means[c] = value
-                note(variances, c, after[variance_field])
+                notes(noted, c, after[1:])
                 note(gains, c, moved)
         return large
 

@@ -15,7 +15,7 @@ import numpy as np
 from estimators._arithmetic import where
 from estimators._base import BaseEstimator
 from estimators._samples import DOUBLE, LARGEST, read_only
-from estimators.results import Run, align
+from estimators.results import Changing, Run, Trace, align
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,8 +68,8 @@ class Recursive(BaseEstimator):
     def _start(self, channels: tuple[int, ...]) -> Any:
         return self.State(*(np.full(channels, field, np.float64) for field in self._prior()))
 
-    def _step(self, state: Any, sample: Any) -> Any:
-        given = self._given()
+    def _step(self, state: Any, sample: Any, changing: Changing) -> Any:
+        given = self._given()._replace(**changing)
         predicted = self.predict(given, state)
         present = sample == sample
         if type(sample) is float:
@@ -77,9 +77,11 @@ class Recursive(BaseEstimator):
         corrected, _ = self.correct(given, predicted, sample)
         return self.State(*(where(present, new, old) for new, old in zip(corrected, predicted, strict=True)))
 
-    def _filter(self, samples: NDArray[np.float64], start: Any, mean: NDArray[Any]) -> Run:
-        limit, flat = float(LARGEST[mean.dtype]), _Flat.of(self, start, mean.shape)
-        by_stream = _by_stream(samples, mean)
+    def _filter(
+        self, samples: NDArray[np.float64], start: Any, mean: NDArray[Any], changing: Changing
+    ) -> Run:
+        limit, flat = float(LARGEST[mean.dtype]), _Flat.of(self, start, mean.shape, changing)
+        by_stream = _by_stream(samples, mean) and not changing
         fits = mean.flags.f_contiguous if by_stream else mean.flags.c_contiguous
         target = mean if fits else np.empty(mean.shape, mean.dtype, order="F" if by_stream else "C")
         with np.errstate(all="ignore"):  # a loop may run uncompiled
@@ -96,32 +98,31 @@ class Recursive(BaseEstimator):
                     large = flat.loops.streams(shown, flat.given, flat.state, *known, means, limit)
             else:
                 rows, means = _flattened(samples, mean.shape), target.reshape(flat.shape)
-                large = flat.loops.rows(rows, flat.given, flat.state, means, None, None, limit)
+                none = (None,) * (len(self.State._fields) - 1)
+                large = flat.loops.rows(rows, flat.given, flat.state, means, none, None, limit)
         if target is not mean:
             mean[...] = target
-        return Run(self, samples, start, mean, flat.last(), bool(large))
+        return Run(self, samples, start, mean, flat.last(), bool(large), changing=changing)
 
-    def _trace(self, run: Run) -> tuple[NDArray[Any] | None, NDArray[np.float64]]:
-        shape, start, samples = run.mean.shape, run.start, run.samples
-        if self._settles and self._uniform(start) and not np.isnan(samples).any():
+    def _trace(self, run: Run) -> Trace:
+        shape, start, samples, names = run.mean.shape, run.start, run.samples, self.State._fields[1:]
+        known_before = self._settles and self._uniform(start) and not run.changing
+        if known_before and not np.isnan(samples).any():
             # The gains of one channel are those of all, and known before any sample is.
             gains, states, period = self._schedule(start)
             if period:
-                variance = None
-                if run.states_variance:
-                    own = states[self.State._fields.index("variance") - 1]
-                    variance = _recurring(own, period, shape[0]).astype(run.mean.dtype)
-                return _spread(variance, shape), _spread(_recurring(gains, period, shape[0]), shape)
+                recurring = [_recurring(rows, period, shape[0]) for rows in (gains, *states)]
+                gain, *fields = (_spread(rows, shape) for rows in recurring)
+                return _traced(run, gain, dict(zip(names, fields, strict=True)))
             samples, start = np.zeros(shape[0]), self.State(*(field.reshape(-1)[0] for field in start))
             shape = shape[:1]
-        flat = _Flat.of(self, start, shape)
-        rows = _flattened(samples, shape)
+        flat = _Flat.of(self, start, shape, run.changing)
         mean, gain = np.empty(flat.shape, run.mean.dtype), np.empty(flat.shape)
-        variances = np.empty(flat.shape, run.mean.dtype) if run.states_variance else None
+        traces = tuple(np.empty(flat.shape) for _ in names)
         with np.errstate(all="ignore"):
-            flat.loops.rows(rows, flat.given, flat.state, mean, variances, gain, np.inf)
-        variance = None if variances is None else variances.reshape(shape)
-        return _spread(variance, run.mean.shape), _spread(gain.reshape(shape), run.mean.shape)
+            flat.loops.rows(_flattened(samples, shape), flat.given, flat.state, mean, traces, gain, np.inf)
+        gain, *fields = (_spread(rows.reshape(shape), run.mean.shape) for rows in (gain, *traces))
+        return _traced(run, gain, dict(zip(names, fields, strict=True)))
 
     def _replay(
         self, run: Run, z: NDArray[np.float64], initial: NDArray[np.float64], mean: NDArray[np.float64]
@@ -151,7 +152,7 @@ class Recursive(BaseEstimator):
         self, samples: NDArray[np.float64], target: NDArray[np.float64], state: Any, sums: NDArray[np.float64]
     ) -> Any:
         shape = len(samples), *np.shape(state.mean)
-        flat, rows = _Flat.of(self, state, shape), _flattened(samples, shape)
+        flat, rows = _Flat.of(self, state, shape, {}), _flattened(samples, shape)
         targets = _flattened(target, shape)
         with np.errstate(all="ignore"):
             flat.loops.score(rows, targets, flat.given, flat.state, tuple(sums), self._settles, _LARGEST)
@@ -217,6 +218,11 @@ class Recursive(BaseEstimator):
     def _given(self) -> Any:
         return self._coefficients_type(*(getattr(self, name) for name in self.coefficients))
 
+    def _given_in(self, run: Run) -> Any:
+        """Coefficients of a run, (T, *channels) or what broadcasts against it."""
+        changing = {name: align(rows, run.channels) for name, rows in run.changing.items()}
+        return self._given()._replace(**changing)
+
 
 class _Schedule(NamedTuple):
     """Gains from a start on until they have settled, other fields of the state beside them."""
@@ -246,13 +252,22 @@ class _Flat(NamedTuple):
     """The state as it is now."""
 
     @classmethod
-    def of(cls, estimator: Recursive, start: Any, shape: tuple[int, ...]) -> _Flat:
+    def of(cls, estimator: Recursive, start: Any, shape: tuple[int, ...], changing: Changing) -> _Flat:
         """Flatten what a run over results of the given shape needs."""
         channels = shape[1:]
         given = estimator._given_numbers
         if not estimator._shared:
             given = tuple(
                 np.array(np.broadcast_to(np.float64(value), channels)).reshape(-1) for value in given
+            )
+        if changing:
+            by_time = {
+                name: np.ascontiguousarray(np.broadcast_to(align(rows, channels), shape))
+                for name, rows in changing.items()
+            }
+            given = tuple(
+                by_time[name].reshape(shape[0], -1) if name in by_time else value
+                for name, value in zip(estimator.coefficients, given, strict=True)
             )
         state = tuple(np.full(channels, field, np.float64).reshape(-1) for field in start)
         flat_shape = shape[0], math.prod(channels)
@@ -280,6 +295,13 @@ def _by_stream(samples: NDArray[np.float64], mean: NDArray[Any]) -> bool:
     if samples.shape != mean.shape or mean.dtype != DOUBLE:
         return False
     return samples.ndim == 1 or (samples.ndim == 2 and len(samples) > 1 and samples.flags.f_contiguous)
+
+
+def _traced(run: Run, gain: NDArray[np.float64], fields: dict[str, NDArray[Any]]) -> Trace:
+    """A trace whose variance has the dtype of the mean."""
+    if "variance" in fields:
+        fields["variance"] = fields["variance"].astype(run.mean.dtype, copy=False)
+    return Trace(gain, fields)
 
 
 def _recurring(values: NDArray[np.float64], period: int, steps: int) -> NDArray[np.float64]:

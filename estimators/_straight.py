@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from estimators._arithmetic import toward
+from estimators._arithmetic import exp, log, sqrt, toward
 from estimators.tracker import Tracker, resumed
 
 _UPDATE = """\
@@ -93,6 +93,10 @@ class _Expression:
         if assumed[0] is assumed[1]:
             return assumed[0]
         return self.trace.of(_WHERE, self, *assumed)
+
+    def _call_(self, function: str) -> Any:
+        """Apply a function of one number by its name in ``_arithmetic``."""
+        return self.trace.of(f"{function}({{0}})", self)
 
     def __neg__(self) -> Any:
         return self.trace.of("-{0}", self)
@@ -213,6 +217,7 @@ def straight(estimator: Any, coefficients: NamedTuple, limit: float) -> Straight
     }
     scope: dict[str, Any] = {"State": estimator.State, "Tracker": Tracker, "resumed": resumed}
     scope |= {"new": tuple.__new__, "limit": limit, "inf": math.inf, "nan": math.nan}
+    scope |= {"sqrt": sqrt, "exp": exp, "log": log}
     exec(_UPDATE.format(**spelled) + _TRACKER.format(**spelled), scope)
     return Straight(scope["update"], scope["tracker"])
 

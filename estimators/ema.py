@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from estimators._parameters import (
 from estimators._recursive import Recursive
 from estimators.protocol import Trait
 from estimators.response import SettledGain
+
+if TYPE_CHECKING:
+    from estimators.results import Changing
 
 _FROZEN = "(at beta = 1 the gain is 0: a frozen filter, which no sample ever moves)"
 
@@ -170,6 +173,7 @@ class EMA(_Exponential):
     State = EMAState
     betas = FROM_0_BELOW_1
     coefficients = ("beta",)
+    changes = ("steps", "weight")
 
     def __post_init__(self) -> None:
         beta = real(type(self).__name__, "beta", self.beta, self.betas.of(_FROZEN))
@@ -203,6 +207,11 @@ class EMA(_Exponential):
             traits |= {Trait.FINITE_MEMORY}
         return frozenset(traits)
 
+    def _changed(self, steps: Any, weight: Any, r: Any) -> Changing:
+        """beta^dt; a weight w multiplies the odds (1 - beta) / beta of the newest sample."""
+        beta = np.asarray(self.beta if steps is None else self.beta**steps)
+        return {"beta": beta if weight is None else beta / (beta + (1.0 - beta) * weight)}
+
     def _prior(self) -> EMAState:
         return EMAState(math.nan if self.initial is None else self.initial)
 
@@ -218,11 +227,17 @@ class DebiasedEMA(_Exponential):
 
     State = DebiasedEMAState
     betas = BETWEEN_0_AND_1
-    coefficients = ("beta",)
+    coefficients = ("beta", "share")
+    changes = ("steps", "weight")
 
     def __post_init__(self) -> None:
         beta = real(type(self).__name__, "beta", self.beta, self.betas.of(_FROZEN))
         object.__setattr__(self, "beta", beta)
+
+    @property
+    def share(self) -> Parameter:
+        """1 - beta: what a sample adds to the weight mass."""
+        return 1.0 - self.beta
 
     @staticmethod
     def predict(given: Any, state: DebiasedEMAState) -> DebiasedEMAState:
@@ -232,14 +247,23 @@ class DebiasedEMA(_Exponential):
     @staticmethod
     def correct(given: Any, state: DebiasedEMAState, sample: Any) -> tuple[DebiasedEMAState, Any]:
         """Gain (1 - beta) / mass, which is 1 at the first sample: 1/K' = 1 + beta/K."""
-        weight = state.weight + (1.0 - given.beta)
-        gain = (1.0 - given.beta) / weight
+        weight = state.weight + given.share
+        gain = given.share / weight
         return DebiasedEMAState(toward(state.mean, sample, gain), weight), gain
 
     @property
     def traits(self) -> frozenset[Trait]:
         """Linear and equivariant: it starts from nothing."""
         return frozenset({Trait.LINEAR, Trait.SHIFT_EQUIVARIANT, Trait.SCALE_EQUIVARIANT})
+
+    def _changed(self, steps: Any, weight: Any, r: Any) -> Changing:
+        """The mass ages by beta^dt; a sample of weight w adds w times its share to it."""
+        changing: Changing = {}
+        if steps is not None:
+            changing["beta"] = self.beta**steps
+        if weight is not None:
+            changing["share"] = self.share * weight
+        return changing
 
     def _prior(self) -> DebiasedEMAState:
         return DebiasedEMAState(math.nan, 0.0)

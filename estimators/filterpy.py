@@ -11,7 +11,7 @@ import numpy as np
 
 from estimators._samples import LARGEST
 from estimators.kalman import Kalman, KalmanState
-from estimators.results import Run, align
+from estimators.results import Changing, Run, Trace, align
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,18 +27,21 @@ class FilterpyKalman(Kalman):
     forward one. Raises ValueError as Kalman does and for filterpy < 2.0, ImportError without filterpy.
     """
 
+    changes = ()
     _straight = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_filterpy()
 
-    def _step(self, state: KalmanState, sample: Any) -> KalmanState:
+    def _step(self, state: KalmanState, sample: Any, changing: Changing) -> KalmanState:
         row = np.asarray(sample, dtype=np.float64)[np.newaxis]
-        moved: KalmanState = self._filter(row, state, np.empty((1, *np.shape(state.mean)))).state
+        moved: KalmanState = self._filter(row, state, np.empty((1, *np.shape(state.mean))), {}).state
         return KalmanState(*map(float, moved)) if type(sample) is float else moved
 
-    def _filter(self, samples: NDArray[np.float64], start: KalmanState, mean: NDArray[Any]) -> Run:
+    def _filter(
+        self, samples: NDArray[np.float64], start: KalmanState, mean: NDArray[Any], changing: Changing
+    ) -> Run:
         channels = mean.shape[1:]
         large = np.abs(samples) >= LARGEST[mean.dtype]
         rows = np.broadcast_to(align(np.where(large, np.nan, samples), channels), mean.shape)
@@ -52,7 +55,9 @@ class FilterpyKalman(Kalman):
                 state.mean[c], state.variance[c] = _move(
                     float(q[c]), float(r[c]), moments, rows[at], mean[at], variance[at], gain[at]
                 )
-        return Run(self, samples, start, mean, state, bool(large.any()), known=(variance, gain))
+        return Run(
+            self, samples, start, mean, state, bool(large.any()), known=Trace(gain, {"variance": variance})
+        )
 
     def _moved_in_place(self, state: Any, x: Any) -> bool:
         return False

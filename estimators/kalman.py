@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from estimators._arithmetic import toward, where
 from estimators._parameters import (
     BETWEEN_0_AND_1,
-    NONNEGATIVE,
     POSITIVE,
     Parameter,
     Range,
@@ -20,17 +19,16 @@ from estimators._parameters import (
     real,
     require,
 )
-from estimators._recursive import Recursive, compiled_loops
+from estimators._random_walk import RandomWalk
+from estimators._recursive import compiled_loops
 from estimators._samples import OnInfinite, checked_out
 from estimators.ema import EMA
 from estimators.protocol import Trait
 from estimators.response import SettledGain
-from estimators.results import Run, SmoothResult
+from estimators.results import SmoothResult
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_PRIOR = Range(">= 0, or inf for a diffuse start", lambda v: v >= 0)
 
 
 class KalmanState(NamedTuple):
@@ -41,7 +39,7 @@ class KalmanState(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Kalman(Recursive, SettledGain):
+class Kalman(RandomWalk, SettledGain):
     """Kalman filter of a random walk of process variance q seen with measurement variance r.
 
     q, r >= 0, not both 0 (units: the stream's squared, q per sample); mean and variance (>= 0, or inf for a
@@ -49,30 +47,10 @@ class Kalman(Recursive, SettledGain):
     variance + q: P1 of Durbin and Koopman (2012), section 2.2. Raises ValueError outside these ranges.
     """
 
-    q: Parameter
-    r: Parameter
-    mean: Parameter = 0.0
-    variance: Parameter = math.inf
-
     State = KalmanState
     coefficients = ("q", "r")
+    changes: ClassVar[tuple[str, ...]] = ("steps", "weight", "r")
     memory = "q"
-
-    def __post_init__(self) -> None:
-        name = type(self).__name__
-        q = real(name, "q", self.q, NONNEGATIVE.of("as a variance per sample"))
-        r = real(name, "r", self.r, NONNEGATIVE.of("as a variance"))
-        variance = real(name, "variance", self.variance, _PRIOR)
-        anything = real(name, "mean", self.mean, Range("a number", lambda m: ~np.isinf(m)))
-        fit_together(name, q=q, r=r, mean=anything, variance=variance)
-        filters = np.all((np.asarray(q) > 0) | (np.asarray(r) > 0))
-        require(name, "q", q, filters, "> 0 where r = 0: without either there is no filter")
-        known = np.isfinite(variance)
-        mean = real(
-            name, "mean", anything, Range("finite where the variance is", lambda m: ~(np.isnan(m) & known))
-        )
-        for field, value in (("q", q), ("r", r), ("mean", mean), ("variance", variance)):
-            object.__setattr__(self, field, value)
 
     @classmethod
     def from_beta(cls, beta: Any, r: Any = 1.0, **parameters: Any) -> Self:
@@ -188,20 +166,10 @@ class Kalman(Recursive, SettledGain):
     @property
     def traits(self) -> frozenset[Trait]:
         """Linear, with a variance; equivariant without a proper prior (to scale also with one at 0)."""
-        traits = {Trait.LINEAR, Trait.HAS_VARIANCE}
-        believes = np.isfinite(self.variance)
-        if not np.any(believes):
-            traits |= {Trait.SHIFT_EQUIVARIANT}
-        if not np.any(believes & (np.asarray(self.mean) != 0.0)):
-            traits |= {Trait.SCALE_EQUIVARIANT}
+        traits = {Trait.LINEAR, Trait.HAS_VARIANCE} | self._equivariance
         if not np.any(self.r):
             traits |= {Trait.FINITE_MEMORY}
         return frozenset(traits)
 
     def _prior(self) -> KalmanState:
-        return KalmanState(np.where(np.isinf(self.variance), np.nan, self.mean), self.variance)
-
-    def _innovation_variance(self, run: Run) -> NDArray[np.float64] | None:
-        before = KalmanState(run.before("mean"), run.before("variance"))
-        stated: NDArray[np.float64] = self.predict(self._given(), before).variance + self.r
-        return stated
+        return KalmanState(*self._start_of_level)

@@ -12,7 +12,7 @@ from estimators._base import BaseEstimator
 from estimators._parameters import ABOVE_0_TO_1, NONNEGATIVE, Range, real, require, whole
 from estimators._samples import LARGEST, read_only
 from estimators.protocol import Trait
-from estimators.results import Run, align
+from estimators.results import Changing, Run, Trace, align
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -173,7 +173,7 @@ class MovingAverage(BaseEstimator):
     def _start(self, channels: tuple[int, ...]) -> MovingAverageState:
         return MovingAverageState(np.full(channels, np.nan), np.full((self.window, *channels), np.nan))
 
-    def _step(self, state: MovingAverageState, sample: Any) -> MovingAverageState:
+    def _step(self, state: MovingAverageState, sample: Any, changing: Changing) -> MovingAverageState:
         newest = np.broadcast_to(sample, np.shape(state.mean))[np.newaxis]
         window = np.concatenate([state.window[1:], newest])
         if newest.ndim > 1:
@@ -183,7 +183,13 @@ class MovingAverage(BaseEstimator):
         present = window[~np.isnan(window)]
         return MovingAverageState(_exact_mean(present) if present.size else state.mean, window)
 
-    def _filter(self, samples: NDArray[np.float64], start: MovingAverageState, mean: NDArray[Any]) -> Run:
+    def _filter(
+        self,
+        samples: NDArray[np.float64],
+        start: MovingAverageState,
+        mean: NDArray[Any],
+        changing: Changing,
+    ) -> Run:
         rows = np.broadcast_to(align(samples, mean.shape[1:]), mean.shape)
         large = self._means(start, rows, mean)
         newest = rows[max(0, len(rows) - self.window) :]
@@ -193,10 +199,10 @@ class MovingAverage(BaseEstimator):
         last = np.array(mean[-1] if len(rows) else start.mean, dtype=np.float64)
         return Run(self, samples, start, mean, MovingAverageState(last, window), large)
 
-    def _trace(self, run: Run) -> tuple[None, NDArray[np.float64]]:
+    def _trace(self, run: Run) -> Trace:
         with np.errstate(divide="ignore"):
             gain = 1.0 / self._present(run.start, run.aligned_samples, run.mean.shape)
-        return None, np.where(np.isnan(run.aligned_samples), 0.0, gain)
+        return Trace(np.where(np.isnan(run.aligned_samples), 0.0, gain), {})
 
     def _replay(
         self, run: Run, z: NDArray[np.float64], initial: NDArray[np.float64], mean: NDArray[np.float64]

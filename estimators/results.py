@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 
     from estimators._base import BaseEstimator
     from estimators._samples import Wrap
+
+
+Changing: TypeAlias = "dict[str, NDArray[np.float64]]"
+"""Values of coefficients that change from sample to sample, by name."""
+
+
+class Trace(NamedTuple):
+    """What a run leaves behind each sample, shape (T, *channels); views of one channel for all, perhaps."""
+
+    gain: NDArray[np.float64]
+    fields: dict[str, NDArray[Any]]
+    """Fields of the state by name, the mean aside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +41,14 @@ class Run:
     state: Any
     large: bool = False
     """Whether samples were too large, infinite among them, and were taken for missing."""
-    known: tuple[NDArray[Any] | None, NDArray[np.float64]] | None = None
-    """Variance and gain, from an estimator that has them at no further cost."""
+    known: Trace | None = None
+    """What the run left behind, from an estimator that has it at no further cost."""
+    changing: Changing = field(default_factory=dict)
+    """Coefficients that changed from sample to sample, shape (T, ...)."""
 
     @cached_property
-    def _traced(self) -> tuple[NDArray[Any] | None, NDArray[np.float64]]:
+    def trace(self) -> Trace:
+        """Gain and fields of the state after each sample."""
         return self.estimator._trace(self) if self.known is None else self.known
 
     @property
@@ -44,12 +59,12 @@ class Run:
     @property
     def variance(self) -> NDArray[Any] | None:
         """Variance of each mean's error, None without one; may be a view of one channel for all."""
-        return self._traced[0] if self.states_variance else None
+        return self.trace.fields["variance"] if self.states_variance else None
 
     @property
     def gain(self) -> NDArray[np.float64]:
         """Weight given to each sample, 0 where it was missing; may be a view of one channel for all."""
-        return self._traced[1]
+        return self.trace.gain
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -63,7 +78,7 @@ class Run:
 
     def before(self, name: str) -> NDArray[Any]:
         """Return a state field as it stood before each sample, shape (T, *channels)."""
-        rows = getattr(self, name)
+        rows = self.mean if name == "mean" else self.trace.fields[name]
         first = np.broadcast_to(np.asarray(getattr(self.start, name), dtype=rows.dtype), self.channels)
         return np.concatenate([first[np.newaxis], rows])[:-1]
 
