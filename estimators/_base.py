@@ -24,7 +24,7 @@ from estimators._samples import (
     settle_infinity,
 )
 from estimators.protocol import Trait
-from estimators.results import Changing, FilterResult, Run, Score, Trace, align
+from estimators.results import Changing, FilterResult, Run, Score, Trace, align, normal_bounds
 from estimators.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -92,9 +92,35 @@ class BaseEstimator(ByValue, ABC):
         """Coefficients for samples ``steps`` apart, of that weight, of that measurement variance, or None."""
         return {}
 
+    def _prediction(self, run: Run) -> NDArray[Any]:
+        """What the estimator expects of each sample before it is seen: the mean before it."""
+        return run.before("mean")
+
     def _innovation_variance(self, run: Run) -> NDArray[np.float64] | None:
         """Variance of each innovation as the model states it; None without a model."""
         return None
+
+    def _loglikelihood(self, run: Run) -> NDArray[np.float64] | None:
+        """Gaussian log-likelihood of each channel; None without a model."""
+        variance = self._innovation_variance(run)
+        if variance is None:
+            return None
+        innovation = run.innovation
+        counted = np.isfinite(innovation) & np.isfinite(variance)
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            terms = -0.5 * (np.log(2.0 * np.pi * variance) + (innovation / np.sqrt(variance)) ** 2)
+        total: NDArray[np.float64] = np.where(counted, terms, 0.0).sum(axis=0)
+        return total
+
+    def _interval(self, run: Run, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bounds of the level from the mean and its variance."""
+        return normal_bounds(run.mean, run.variance, level)  # type: ignore[arg-type]
+
+    def _predictive_interval(
+        self, run: Run, variance: NDArray[np.float64], level: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bounds of each sample from what was expected of it, and the variance of its innovation."""
+        return normal_bounds(self._prediction(run), variance, level)
 
     def init(self, x0: Any, *, dtype: Any = None) -> Any:
         """State before any sample, shaped as x0 broadcast with the parameters.

@@ -85,6 +85,30 @@ def _choose(condition, chosen, otherwise):  # type: ignore[no-untyped-def]
     return code
 
 
+def leading(values: Any, pattern: Any) -> Any:
+    """As many of a tuple's first values as another tuple has."""
+    return tuple(values[: len(pattern)])
+
+
+@overload(leading)
+def _leading(values, pattern):  # type: ignore[no-untyped-def]
+    if len(pattern) == 0:
+        return lambda values, pattern: ()
+    return lambda values, pattern: (values[0],) + leading(values[1:], pattern[1:])
+
+
+def behind(values: Any, pattern: Any) -> Any:
+    """What of a tuple lies behind as many values as another tuple has."""
+    return tuple(values[len(pattern) :])
+
+
+@overload(behind)
+def _behind(values, pattern):  # type: ignore[no-untyped-def]
+    if len(pattern) == 0:
+        return lambda values, pattern: values
+    return lambda values, pattern: behind(values[1:], pattern[1:])
+
+
 def equal(these: Any, those: Any) -> Any:
     """Whether two tuples of numbers are the same."""
     return these == those

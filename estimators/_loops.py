@@ -32,6 +32,7 @@ from estimators import _arithmetic, _lookahead
 from estimators._compiling import DISABLED, Fingerprint, compiled, registered
 from estimators._fields import (
     at,
+    behind,
     between,
     beyond,
     cell,
@@ -40,6 +41,7 @@ from estimators._fields import (
     during,
     equal,
     kept,
+    leading,
     note,
     notes,
     put,
@@ -385,6 +387,90 @@ def powers() -> Callable[..., None]:
                 row[c] = last[c]
 
     return compiled(loop)
+
+
+def _stepped(estimator_class: Any) -> tuple[Any, str | None, bool]:
+    """Step of a combined recursion that takes another stream along, the digest of what it inlines, whether
+    another process finds it again."""
+    predict, weigh, move = estimator_class.predict, estimator_class.weigh, estimator_class.move
+    state_type, coefficients_type = estimator_class.State, estimator_class._coefficients_type
+    digest = Fingerprint(predict, weigh, move).digest
+    for function in (predict, weigh, move):
+        registered(function)
+
+    @register_jitable
+    def step(given: Any, before: Any, sample: Any, shadow: Any, other: Any) -> Any:
+        """State after a sample, and what the same weights make of another stream's state and sample."""
+        coefficients = coefficients_type(*given)
+        predicted = predict(coefficients, state_type(*before))
+        along = leading(tuple(predict(coefficients, state_type(*(shadow + behind(before, shadow))))), shadow)
+        rest, weights = weigh(coefficients, predicted, sample)
+        present = sample == sample
+        after = choose(
+            present, move(leading(tuple(predicted), shadow), sample, weights) + rest, tuple(predicted)
+        )
+        return after, choose(present, move(along, other, weights), along)
+
+    return step, digest, digest is not None and predict.__module__ not in ("__main__", "__mp_main__")
+
+
+@functools.cache
+def shadowed(estimator_class: Any) -> Callable[..., None]:
+    """Compile the replay of a combined recursion: loop(samples, z, given, state, shadow, mean (T, C))."""
+    step, digest, found_again = _stepped(estimator_class)
+
+    def loop(samples: Any, z: Any, given: Any, state: Any, shadow: Any, mean: Any) -> None:
+        digest  # noqa: B018
+        for t in range(mean.shape[0]):
+            row, others, means, now = at(samples, t), at(z, t), mean[t], during(given, t)
+            for c in range(means.shape[0]):
+                after, along = step(at(now, c), at(state, c), at(row, c), at(shadow, c), at(others, c))
+                put(state, c, after)
+                put(shadow, c, along)
+                means[c] = along[0]
+
+    return compiled(loop, cache=found_again)
+
+
+@functools.cache
+def squared(estimator_class: Any) -> Callable[..., None]:
+    """Compile the squared weights of a combined recursion: loop(samples, given, state, units, power (T, C)).
+
+    units: a tuple of the carried fields' unit vectors, and zeros. The map of each sample, A on the fields and
+    b on the sample, is what its step makes of these; white noise then has covariance A C A' + b b'.
+    """
+    step, digest, found_again = _stepped(estimator_class)
+
+    def loop(samples: Any, given: Any, state: Any, units: Any, power: Any) -> None:
+        digest  # noqa: B018
+        count = len(units) - 1
+        covariance = np.zeros((power.shape[1], count, count))
+        maps, half = np.zeros((count, count + 1)), np.zeros((count, count))
+        for t in range(power.shape[0]):
+            row, now = at(samples, t), during(given, t)
+            for c in range(power.shape[1]):
+                before, sample = at(state, c), at(row, c)
+                after = before
+                for k in range(count + 1):
+                    after, along = step(at(now, c), before, sample, units[k], 1.0 if k == count else 0.0)
+                    for i in range(count):
+                        maps[i, k] = along[i]
+                put(state, c, after)
+                own = covariance[c]
+                for i in range(count):
+                    for j in range(count):
+                        half[i, j] = 0.0
+                        for k in range(count):
+                            half[i, j] += maps[i, k] * own[k, j]
+                new = maps[:, count] if sample == sample else np.zeros(count)
+                for i in range(count):
+                    for j in range(count):
+                        own[i, j] = new[i] * new[j]
+                        for k in range(count):
+                            own[i, j] += half[i, k] * maps[j, k]
+                power[t, c] = own[0, 0]
+
+    return compiled(loop, cache=found_again)
 
 
 @functools.cache

@@ -80,7 +80,7 @@ class Recursive(BaseEstimator):
     def _filter(
         self, samples: NDArray[np.float64], start: Any, mean: NDArray[Any], changing: Changing
     ) -> Run:
-        limit, flat = float(LARGEST[mean.dtype]), _Flat.of(self, start, mean.shape, changing)
+        limit, flat = float(LARGEST[mean.dtype]), Flat.of(self, start, mean.shape, changing)
         by_stream = _by_stream(samples, mean) and not changing
         fits = mean.flags.f_contiguous if by_stream else mean.flags.c_contiguous
         target = mean if fits else np.empty(mean.shape, mean.dtype, order="F" if by_stream else "C")
@@ -97,7 +97,7 @@ class Recursive(BaseEstimator):
                     shown, means = read_only(samples.T), target.T
                     large = flat.loops.streams(shown, flat.given, flat.state, *known, means, limit)
             else:
-                rows, means = _flattened(samples, mean.shape), target.reshape(flat.shape)
+                rows, means = flattened(samples, mean.shape), target.reshape(flat.shape)
                 none = (None,) * (len(self.State._fields) - 1)
                 large = flat.loops.rows(rows, flat.given, flat.state, means, none, None, limit)
         if target is not mean:
@@ -116,11 +116,11 @@ class Recursive(BaseEstimator):
                 return _traced(run, gain, dict(zip(names, fields, strict=True)))
             samples, start = np.zeros(shape[0]), self.State(*(field.reshape(-1)[0] for field in start))
             shape = shape[:1]
-        flat = _Flat.of(self, start, shape, run.changing)
+        flat = Flat.of(self, start, shape, run.changing)
         mean, gain = np.empty(flat.shape, run.mean.dtype), np.empty(flat.shape)
         traces = tuple(np.empty(flat.shape) for _ in names)
         with np.errstate(all="ignore"):
-            flat.loops.rows(_flattened(samples, shape), flat.given, flat.state, mean, traces, gain, np.inf)
+            flat.loops.rows(flattened(samples, shape), flat.given, flat.state, mean, traces, gain, np.inf)
         gain, *fields = (_spread(rows.reshape(shape), run.mean.shape) for rows in (gain, *traces))
         return _traced(run, gain, dict(zip(names, fields, strict=True)))
 
@@ -128,7 +128,7 @@ class Recursive(BaseEstimator):
         self, run: Run, z: NDArray[np.float64], initial: NDArray[np.float64], mean: NDArray[np.float64]
     ) -> None:
         start = np.where(np.isnan(run.start.mean), np.nan, initial).reshape(-1)
-        gain, rows = _flattened(run.gain, mean.shape), _flattened(z, mean.shape)
+        gain, rows = flattened(run.gain, mean.shape), flattened(z, mean.shape)
         one_for_all = gain.ndim == rows.ndim == 1 and start.size > 0
         if one_for_all and np.array_equal(start, np.full_like(start, start[0]), equal_nan=True):
             start = start[:1].copy()
@@ -140,7 +140,7 @@ class Recursive(BaseEstimator):
             mean[...] = _spread(flat[:, 0], mean.shape) if shape[1] == 1 else flat.reshape(mean.shape)
 
     def _squared_weights(self, run: Run) -> NDArray[np.float64]:
-        gain = _flattened(run.gain, run.mean.shape)
+        gain = flattened(run.gain, run.mean.shape)
         shape = run.mean.shape if gain.ndim > 1 else gain.shape
         gain = gain if gain.ndim > 1 else gain[:, np.newaxis]
         power = np.empty(gain.shape)
@@ -152,8 +152,8 @@ class Recursive(BaseEstimator):
         self, samples: NDArray[np.float64], target: NDArray[np.float64], state: Any, sums: NDArray[np.float64]
     ) -> Any:
         shape = len(samples), *np.shape(state.mean)
-        flat, rows = _Flat.of(self, state, shape, {}), _flattened(samples, shape)
-        targets = _flattened(target, shape)
+        flat, rows = Flat.of(self, state, shape, {}), flattened(samples, shape)
+        targets = flattened(target, shape)
         with np.errstate(all="ignore"):
             flat.loops.score(rows, targets, flat.given, flat.state, tuple(sums), self._settles, _LARGEST)
         return flat.last()
@@ -241,7 +241,7 @@ def _schedule(settle: Any, given: tuple[float, ...], start: tuple[float, ...]) -
     return _Schedule(gains[:steps].copy(), tuple(field[:steps].copy() for field in states), int(period))
 
 
-class _Flat(NamedTuple):
+class Flat(NamedTuple):
     """A run as the loops see it: time by channels, coefficients and state as tuples of numbers or rows."""
 
     loops: Any
@@ -252,7 +252,7 @@ class _Flat(NamedTuple):
     """The state as it is now."""
 
     @classmethod
-    def of(cls, estimator: Recursive, start: Any, shape: tuple[int, ...], changing: Changing) -> _Flat:
+    def of(cls, estimator: Recursive, start: Any, shape: tuple[int, ...], changing: Changing) -> Flat:
         """Flatten what a run over results of the given shape needs."""
         channels = shape[1:]
         given = estimator._given_numbers
@@ -316,7 +316,7 @@ def _spread(rows: Any, shape: tuple[int, ...]) -> Any:
     return np.broadcast_to(rows.reshape(rows.shape + (1,) * (len(shape) - rows.ndim)), shape)
 
 
-def _flattened(values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def flattened(values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Flatten channels for a loop: (T, C), or (T,) where every channel of ``shape`` has the same."""
     if values.ndim == 1 or (values.size and not any(values.strides[1:])):
         of_one = values.reshape(len(values), -1)[:, 0] if values.ndim > 1 else values

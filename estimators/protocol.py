@@ -28,6 +28,10 @@ class Trait(StrEnum):
     """f(c x) = c f(x)."""
     HAS_VARIANCE = "has_variance"
     """The state holds the variance of the mean's error."""
+    FOLLOWS_TREND = "follows_trend"
+    """It carries a slope: settled, it has no lag on a ramp, and goes on with it where samples are missing."""
+    POSITIVE = "positive"
+    """It takes samples > 0 alone, works on their logarithms, and its map multiplies: f(x y) = f(x) f(y)."""
     FINITE_MEMORY = "finite_memory"
     """A sample leaves no trace once effective_window further ones have arrived."""
 
@@ -47,7 +51,17 @@ class Estimator(Protocol):
     def init(self, x0: Any) -> Any:
         """State before any sample, shaped as x0 broadcast with the parameters."""
 
-    def update(self, state: Any, x: Any, out: Any = None, *, on_infinite: OnInfinite = "raise") -> Any:
+    def update(
+        self,
+        state: Any,
+        x: Any,
+        out: Any = None,
+        *,
+        on_infinite: OnInfinite = "raise",
+        steps: Any = None,
+        weight: Any = None,
+        r: Any = None,
+    ) -> Any:
         """State after one more sample of every channel."""
 
     def filter(
@@ -58,6 +72,9 @@ class Estimator(Protocol):
         *,
         dtype: Any = None,
         on_infinite: OnInfinite = "raise",
+        steps: Any = None,
+        weight: Any = None,
+        r: Any = None,
     ) -> FilterResult:
         """Estimates of a whole stream, time on axis 0."""
 

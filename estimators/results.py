@@ -76,6 +76,12 @@ class Run:
         """Samples with axes added so that they broadcast against (T, *channels)."""
         return align(self.samples, self.channels)
 
+    @property
+    def innovation(self) -> NDArray[np.float64]:
+        """Sample minus what was expected of it."""
+        difference: NDArray[np.float64] = self.aligned_samples - self.estimator._prediction(self)
+        return difference
+
     def before(self, name: str) -> NDArray[Any]:
         """Return a state field as it stood before each sample, shape (T, *channels)."""
         rows = self.mean if name == "mean" else self.trace.fields[name]
@@ -107,9 +113,14 @@ class FilterResult:
         return self._wrap(np.array(self._run.gain))
 
     @property
+    def prediction(self) -> Any:
+        """What was expected of each sample before it was seen: the mean before it, a slope included."""
+        return self._wrap(np.array(self._run.estimator._prediction(self._run)))
+
+    @property
     def innovation(self) -> Any:
-        """Sample minus the mean before it, shape (T, *channels); NaN where either is missing."""
-        return self._wrap(self._innovation())
+        """Sample minus its prediction, shape (T, *channels); NaN where either is missing."""
+        return self._wrap(self._run.innovation)
 
     @property
     def innovation_variance(self) -> Any:
@@ -124,15 +135,8 @@ class FilterResult:
         Sums over samples that are present and have a proper prediction: after a diffuse start the first
         sample adds nothing (n - 1 terms; Durbin and Koopman 2012, section 2.9.1, differs by that convention).
         """
-        variance = self._run.estimator._innovation_variance(self._run)
-        if variance is None:
-            return None
-        innovation = self._innovation()
-        counted = np.isfinite(innovation) & np.isfinite(variance)
-        with np.errstate(invalid="ignore", over="ignore"):
-            terms = -0.5 * (np.log(2.0 * np.pi * variance) + (innovation / np.sqrt(variance)) ** 2)
-        total = np.where(counted, terms, 0.0).sum(axis=0)
-        return plain(total)
+        total = self._run.estimator._loglikelihood(self._run)
+        return None if total is None else plain(total)
 
     def interval(self, level: float = 0.95) -> Any:
         """Lower and upper bound that contain the level with this probability; None without a variance.
@@ -142,7 +146,7 @@ class FilterResult:
         if self._run.variance is None:
             check_level(level)
             return None
-        bounds = normal_bounds(self._run.mean, self._run.variance, level)
+        bounds = self._run.estimator._interval(self._run, level)
         return tuple(self._wrap(bound) for bound in bounds)
 
     def predictive_interval(self, level: float = 0.95) -> Any:
@@ -154,7 +158,7 @@ class FilterResult:
         if variance is None:
             check_level(level)
             return None
-        bounds = normal_bounds(self._run.before("mean"), variance, level)
+        bounds = self._run.estimator._predictive_interval(self._run, variance, level)
         return tuple(self._wrap(bound) for bound in bounds)
 
     @property
@@ -193,10 +197,6 @@ class FilterResult:
             other = other.copy()
         run.estimator._replay(run, other, start, mean)
         return self._wrap(mean)
-
-    def _innovation(self) -> NDArray[np.float64]:
-        innovation: NDArray[np.float64] = self._run.aligned_samples - self._run.before("mean")
-        return innovation
 
 
 @dataclass(frozen=True, eq=False)
