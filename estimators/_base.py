@@ -349,14 +349,12 @@ class BaseEstimator(ByValue, ABC):
                 expected = "one number" if length is None else f"({length},)"
                 full = channels if length is None else (length, *channels)
                 raise ValueError(f"{name}: {field} has shape {value.shape}; it must be {expected} or {full}")
-            values[field] = value
+            values[field] = value if length is None else align(value, channels)
         weight = values.get("weight")
         if weight is not None:
-            present = np.asarray(weight > 0.0)
-            aligned = present if length is None else align(present, channels)
             rows = samples if length is None else align(samples, channels)
-            samples = np.where(aligned, rows, np.nan)
-            values["weight"] = np.where(present, weight, 1.0)
+            samples = np.where(weight > 0.0, rows, np.nan)
+            values["weight"] = np.where(weight > 0.0, weight, 1.0)
         return samples, self._changed(**{field: values.get(field) for field in ("steps", "weight", "r")})
 
     def _channels(self, sample_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -55,7 +55,7 @@ def registered(function: Any) -> None:
     if function in _REGISTERED or function.__module__ == arithmetic.__name__:  # those have forms of their own
         return
     _REGISTERED.add(function)
-    register_jitable(function)
+    register_jitable(forceinline=True)(function)  # what stays a call is not done in vectors
     scope = inspect.getclosurevars(function)
     for called in (*scope.globals.values(), *scope.nonlocals.values()):
         if isinstance(called, types.FunctionType):

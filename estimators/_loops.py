@@ -141,7 +141,7 @@ def _loops(
         registered(predict)
         registered(correct)
 
-    @register_jitable
+    @register_jitable(forceinline=True)
     def step(given: Any, before: Any, sample: Any, limit: Any) -> Any:
         """State after a sample as a tuple, and its gain, 0 for one that is missing."""
         predicted = predict(coefficients_type(*given), state_type(*before))
@@ -398,7 +398,7 @@ def _stepped(estimator_class: Any) -> tuple[Any, str | None, bool]:
     for function in (predict, weigh, move):
         registered(function)
 
-    @register_jitable
+    @register_jitable(forceinline=True)
     def step(given: Any, before: Any, sample: Any, shadow: Any, other: Any) -> Any:
         """State after a sample, and what the same weights make of another stream's state and sample."""
         coefficients = coefficients_type(*given)

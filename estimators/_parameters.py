@@ -34,6 +34,7 @@ NONNEGATIVE = Range(">= 0", lambda v: (v >= 0) & np.isfinite(v))
 AT_LEAST_ONE = Range(">= 1", lambda v: (v >= 1) & np.isfinite(v))
 BETWEEN_0_AND_1 = Range("in (0, 1)", lambda v: (v > 0) & (v < 1))
 FROM_0_BELOW_1 = Range("in [0, 1)", lambda v: (v >= 0) & (v < 1))
+FROM_0_TO_1 = Range("in [0, 1]", lambda v: (v >= 0) & (v <= 1))
 ABOVE_0_TO_1 = Range("in (0, 1]", lambda v: (v > 0) & (v <= 1))
 FREQUENCY = Range("in (0, 0.5] cycles per sample", lambda v: (v > 0) & (v <= 0.5))
 

@@ -35,13 +35,13 @@ class tracker(Tracker):
         self.estimator = estimator
         self.state = state
 
-    def update(self, sample):
-        if type(sample) is float and -{limit!r} < sample < {limit!r}:
+    def update(self, sample, *, steps=None, weight=None, r=None):
+        if weight is steps is r is None and type(sample) is float and -{limit!r} < sample < {limit!r}:
             {fields}, = {read},
 {shared}
             {read}, = {results},
             return self.field_0
-        return Tracker.update(self, sample)
+        return Tracker.update(self, sample, steps=steps, weight=weight, r=r)
 
     @property
     def state(self):

@@ -1,4 +1,4 @@
-"""Exponential moving averages: plain (zero-started or from the first sample) and bias-corrected."""
+"""Exponential moving averages: plain, bias-corrected, and with the variance of what they average."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ from estimators.protocol import Trait
 from estimators.response import SettledGain
 
 if TYPE_CHECKING:
-    from estimators.results import Changing
+    from numpy.typing import NDArray
+
+    from estimators.results import Changing, Run
 
 _FROZEN = "(at beta = 1 the gain is 0: a frozen filter, which no sample ever moves)"
 
@@ -54,6 +56,15 @@ class DebiasedEMAState(NamedTuple):
     @property
     def variance(self) -> None:
         """None: no error is stated."""
+
+
+class EMAWithVarianceState(NamedTuple):
+    """Mean, NaN before the first sample; variance of its error, weight mass, and spread of the samples."""
+
+    mean: Any
+    variance: Any
+    weight: Any
+    spread: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,16 +268,79 @@ class DebiasedEMA(_Exponential):
         return frozenset({Trait.LINEAR, Trait.SHIFT_EQUIVARIANT, Trait.SCALE_EQUIVARIANT})
 
     def _changed(self, steps: Any, weight: Any, r: Any) -> Changing:
-        """The mass ages by beta^dt; a sample of weight w adds w times its share to it."""
-        changing: Changing = {}
-        if steps is not None:
-            changing["beta"] = self.beta**steps
-        if weight is not None:
-            changing["share"] = self.share * weight
-        return changing
+        return _aged(self, steps, weight)
 
     def _prior(self) -> DebiasedEMAState:
         return DebiasedEMAState(math.nan, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class EMAWithVariance(_Exponential):
+    """Bias-corrected EMA beside an exponentially weighted variance: the baseline, with an interval.
+
+    beta in (0, 1), ValueError outside. The spread is that of the samples about the mean, with the same
+    weights (pandas' ewm(adjust=True).var(bias=True); West 1979, CACM 22). On the random walk for which this
+    beta is the best it settles at the measurement variance r, and the variance of the mean's error at gain
+    times that, as a settled Kalman filter states it; where nothing drifts, that is twice the truth.
+    """
+
+    State = EMAWithVarianceState
+    betas = BETWEEN_0_AND_1
+    coefficients = ("beta", "share")
+    changes = ("steps", "weight")
+
+    def __post_init__(self) -> None:
+        beta = real(type(self).__name__, "beta", self.beta, self.betas.of(_FROZEN))
+        object.__setattr__(self, "beta", beta)
+
+    @property
+    def share(self) -> Parameter:
+        """1 - beta: what a sample adds to the weight mass."""
+        return 1.0 - self.beta
+
+    @staticmethod
+    def predict(given: Any, state: EMAWithVarianceState) -> EMAWithVarianceState:
+        """The weight mass ages."""
+        return EMAWithVarianceState(state.mean, state.variance, given.beta * state.weight, state.spread)
+
+    @staticmethod
+    def correct(given: Any, state: EMAWithVarianceState, sample: Any) -> tuple[EMAWithVarianceState, Any]:
+        """DebiasedEMA's gain K; spread (1 - K) (spread + K innovation^2), of one sample none."""
+        weight = state.weight + given.share
+        gain = given.share / weight
+        first = state.mean != state.mean
+        innovation = where(first, 0.0, sample - state.mean)
+        spread = where(first, 0.0, (1.0 - gain) * (state.spread + gain * innovation * innovation))
+        variance = where(first, math.inf, gain * spread)
+        return EMAWithVarianceState(toward(state.mean, sample, gain), variance, weight, spread), gain
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """Linear in the mean and equivariant, with a variance that follows from the samples."""
+        traits = {Trait.LINEAR, Trait.SHIFT_EQUIVARIANT, Trait.SCALE_EQUIVARIANT}
+        return frozenset(traits | {Trait.HAS_VARIANCE})
+
+    def _prior(self) -> EMAWithVarianceState:
+        return EMAWithVarianceState(math.nan, math.inf, 0.0, 0.0)
+
+    def _changed(self, steps: Any, weight: Any, r: Any) -> Changing:
+        return _aged(self, steps, weight)
+
+    def _innovation_variance(self, run: Run) -> NDArray[np.float64] | None:
+        # r / (1 - K): the innovation's variance beside the spread r of the settled filter that this is.
+        with np.errstate(invalid="ignore"):
+            stated: NDArray[np.float64] = run.before("spread") / np.asarray(self.beta)
+        return np.where(np.isinf(run.before("variance")), math.inf, stated)
+
+
+def _aged(estimator: DebiasedEMA | EMAWithVariance, steps: Any, weight: Any) -> Changing:
+    """The mass ages by beta^dt; a sample of weight w adds w times its share to it."""
+    changing: Changing = {}
+    if steps is not None:
+        changing["beta"] = np.asarray(estimator.beta**steps)
+    if weight is not None:
+        changing["share"] = np.asarray(estimator.share * weight)
+    return changing
 
 
 def _beta_at_odds(odds: Any, frequency: Any) -> Any:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from estimators._base import BaseEstimator
 from estimators._parameters import ABOVE_0_TO_1, NONNEGATIVE, Range, real, require, whole
-from estimators._samples import LARGEST, read_only
+from estimators._samples import LARGEST
+from estimators._windowed import Windowed, WindowState
 from estimators.protocol import Trait
-from estimators.results import Changing, Run, Trace, align
+from estimators.results import Run, Trace
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -20,19 +20,14 @@ if TYPE_CHECKING:
 _LARGE, _SCALE = 2.0**960, 2.0**-64  # sums of larger values are formed in smaller units, lest they overflow
 
 
-class MovingAverageState(NamedTuple):
+class MovingAverageState(WindowState):
     """Mean over the window, held while the window is empty, and the window, oldest first, NaN where empty."""
 
-    mean: Any
-    window: NDArray[np.float64]
-
-    @property
-    def variance(self) -> None:
-        """None: no error is stated."""
+    __slots__ = ()
 
 
 @dataclass(frozen=True, eq=False)
-class MovingAverage(BaseEstimator):
+class MovingAverage(Windowed):
     """Mean of the last ``window`` samples, of those there are until it is full.
 
     window: int >= 1, ValueError otherwise; it never broadcasts. A missing sample leaves its slot empty; the
@@ -41,13 +36,7 @@ class MovingAverage(BaseEstimator):
     in the window (Higham 1993, SIAM J. Sci. Comput. 14, eq. 3.6), and in practice rarely above 1.
     """
 
-    window: int
-
     State = MovingAverageState
-    memory = "window"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "window", whole(type(self).__name__, "window", self.window, 1))
 
     @classmethod
     def from_noise_gain(cls, noise_gain: Any) -> Self:
@@ -94,11 +83,6 @@ class MovingAverage(BaseEstimator):
     def steady_gain(self) -> float:
         """Weight of the newest sample in a full window, 1/N."""
         return 1.0 / self.window
-
-    @property
-    def effective_window(self) -> float:
-        """N samples."""
-        return float(self.window)
 
     @property
     def time_constant(self) -> float:
@@ -156,48 +140,19 @@ class MovingAverage(BaseEstimator):
         return np.where(multiple, 1.0 + 0.0j, response)[()]
 
     @property
-    def state_bytes(self) -> int:
-        """8 N: the samples in the window; the mean follows from them."""
-        return 8 * self.window
-
-    @property
     def traits(self) -> frozenset[Trait]:
         """Linear, equivariant, and with a memory that ends."""
         return frozenset(
             {Trait.LINEAR, Trait.SHIFT_EQUIVARIANT, Trait.SCALE_EQUIVARIANT, Trait.FINITE_MEMORY}
         )
 
-    def _leading(self) -> tuple[tuple[int, ...], ...]:
-        return (), (self.window,)
-
-    def _start(self, channels: tuple[int, ...]) -> MovingAverageState:
-        return MovingAverageState(np.full(channels, np.nan), np.full((self.window, *channels), np.nan))
-
-    def _step(self, state: MovingAverageState, sample: Any, changing: Changing) -> MovingAverageState:
-        newest = np.broadcast_to(sample, np.shape(state.mean))[np.newaxis]
-        window = np.concatenate([state.window[1:], newest])
-        if newest.ndim > 1:
-            mean = np.empty(newest.shape)
-            self._means(state, newest, mean)
-            return MovingAverageState(mean[0], window)
+    def _mean_of(self, state: MovingAverageState, window: NDArray[np.float64]) -> Any:
+        if window.ndim > 1:
+            mean = np.empty((1, *window.shape[1:]))
+            self._means(state, window[-1:], mean)
+            return mean[0]
         present = window[~np.isnan(window)]
-        return MovingAverageState(_exact_mean(present) if present.size else state.mean, window)
-
-    def _filter(
-        self,
-        samples: NDArray[np.float64],
-        start: MovingAverageState,
-        mean: NDArray[Any],
-        changing: Changing,
-    ) -> Run:
-        rows = np.broadcast_to(align(samples, mean.shape[1:]), mean.shape)
-        large = self._means(start, rows, mean)
-        newest = rows[max(0, len(rows) - self.window) :]
-        if large:
-            newest = np.where(np.abs(newest) < LARGEST[mean.dtype], newest, np.nan)
-        window = np.concatenate([start.window[len(newest) :], newest])
-        last = np.array(mean[-1] if len(rows) else start.mean, dtype=np.float64)
-        return Run(self, samples, start, mean, MovingAverageState(last, window), large)
+        return _exact_mean(present) if present.size else state.mean
 
     def _trace(self, run: Run) -> Trace:
         with np.errstate(divide="ignore"):
@@ -233,23 +188,20 @@ class MovingAverage(BaseEstimator):
         )
         return present
 
-    def _means(self, start: MovingAverageState, rows: NDArray[np.float64], mean: NDArray[Any]) -> bool:
-        """Write means over each window, shape (T, *channels); whether a sample was too large."""
-        shape = (len(rows), int(np.prod(rows.shape[1:])))
-        fits = mean.flags.c_contiguous
-        target = mean.reshape(shape) if fits else np.empty(shape, mean.dtype)
-        past = np.ascontiguousarray(start.window, dtype=np.float64).reshape(self.window, shape[1])
-        held = np.array(start.mean, dtype=np.float64).reshape(-1)
+    def _slide(
+        self,
+        past: NDArray[np.float64],
+        samples: NDArray[np.float64],
+        held: NDArray[np.float64],
+        mean: NDArray[Any],
+    ) -> bool:
         limit, windowed = float(LARGEST[mean.dtype]), sliding_means()
-        samples = read_only(np.ascontiguousarray(rows).reshape(shape))
-        large, overflows = windowed(self.window, past, samples, held.copy(), target, (limit, _LARGE))
+        large, overflows = windowed(self.window, past, samples, held.copy(), mean, (limit, _LARGE))
         if overflows:  # windows whose sums overflow, in smaller units
             present = np.where(np.abs(samples) < limit, samples, np.nan)
-            means = np.empty(shape)
+            means = np.empty(samples.shape)
             windowed(self.window, past * _SCALE, present * _SCALE, held * _SCALE, means, (limit, np.inf))
-            target[...] = np.where(np.isfinite(target), target, means / _SCALE)
-        if not fits:
-            mean[...] = target.reshape(mean.shape)
+            mean[...] = np.where(np.isfinite(mean), mean, means / _SCALE)
         return bool(large)
 
 

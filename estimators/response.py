@@ -101,3 +101,128 @@ def _log(gain: NDArray[np.float64], beta: NDArray[np.float64]) -> NDArray[np.flo
     """ln(beta) from whichever of beta and 1 - beta is the small one."""
     with np.errstate(divide="ignore"):
         return np.where(beta < 0.5, np.log(beta), np.log1p(-gain))
+
+
+class SettledTrend(ABC):
+    """Closed forms for estimators of level and slope whose two gains K, k settle: a g-h filter.
+
+    H(z) = (K + (k - K) / z) / (1 - (2 - K - k) / z + (1 - K) / z^2), the level; its error is that of two EMAs
+    in cascade whose betas are the poles. Brookner (1998), Tracking and Kalman Filtering Made Easy, chapter 1.
+    """
+
+    @property
+    @abstractmethod
+    def steady_gain(self) -> Parameter:
+        """Weight of the newest sample in the level once the gains have settled, K."""
+
+    @property
+    @abstractmethod
+    def steady_slope_gain(self) -> Parameter:
+        """Weight of the newest innovation in the slope, k."""
+
+    @property
+    def effective_window(self) -> Parameter:
+        """1 / steady_gain, in samples."""
+        return self._quiet(lambda gain, slope_gain: 1.0 / gain)
+
+    @property
+    def group_delay(self) -> Parameter:
+        """Delay at zero frequency in samples: 0, for a ramp is followed; (1 - K) / K where k = 0."""
+        return self._quiet(lambda gain, slope: np.where(slope > 0.0, 0.0, (1.0 - gain) / gain))
+
+    @property
+    def noise_gain(self) -> Parameter:
+        """Variance of the level over that of white noise: (2 K^2 + k (2 - 3 K)) / (K (4 - 2 K - k))."""
+
+        def formula(gain: Any, slope: Any) -> Any:
+            stated = (2.0 * gain**2 + slope * (2.0 - 3.0 * gain)) / (gain * (4.0 - 2.0 * gain - slope))
+            return np.where(gain == 0.0, 0.0, stated)
+
+        return self._quiet(formula)
+
+    @property
+    def cutoff(self) -> Parameter:
+        """Highest frequency of half power in cycles per sample; NaN where there is none."""
+
+        def formula(gain: Any, slope: Any) -> Any:
+            # |H|^2 = 1/2 in u = 2 - 2 cos w: (1 - K) u^2 + b u - k^2 = 0.
+            square, left = 1.0 - gain, (2.0 - gain - slope) * (2.0 - gain) - 4.0 * (1.0 - gain)
+            b = left - 2.0 * gain * (gain - slope)
+            root = np.sqrt(b * b + 4.0 * square * slope * slope)
+            u = np.where(b > 0.0, 2.0 * slope * slope / (b + root), 0.5 * (root - b) / square)
+            return np.where(u <= 4.0, np.arcsin(np.minimum(0.5 * np.sqrt(u), 1.0)) / np.pi, np.nan)
+
+        return self._quiet(formula)
+
+    @property
+    def time_constant(self) -> Parameter:
+        """Samples until the step response, continued between them, first crosses 1 - 1/e."""
+        return self._crossing(np.exp(-1.0))
+
+    @property
+    def half_life(self) -> Parameter:
+        """Samples until the step response, continued between them, first crosses 1/2."""
+        return self._crossing(0.5)
+
+    def step_response(self, n: int) -> NDArray[np.float64]:
+        """Response of the level at samples 0 to n - 1, shape (n, *parameters); it overshoots; n >= 0."""
+        return 1.0 - self._error(self._along_time(n) + 1.0)
+
+    def impulse_response(self, n: int) -> NDArray[np.float64]:
+        """Differences of the step response, shape (n, *parameters); n an int >= 0."""
+        after = self._along_time(n)
+        return self._error(after) - self._error(after + 1.0)
+
+    def frequency_response(self, f: ArrayLike) -> NDArray[np.complex128]:
+        """H(f), f in cycles per sample, shape (*f, *parameters)."""
+        frequency = np.asarray(f, dtype=np.float64)
+        gain, slope = np.broadcast_arrays(self.steady_gain, self.steady_slope_gain)
+        half = np.pi * frequency.reshape(frequency.shape + (1,) * gain.ndim)
+        away = 2.0 * np.sin(half) * (np.sin(half) + 1j * np.cos(half))  # 1 - exp(-iw), without cancellation
+        over = slope + (gain - slope) * away
+        with np.errstate(invalid="ignore", divide="ignore"):
+            response = over / (over + (1.0 - gain) * away**2)
+        return np.where(away == 0.0, 1.0 + 0.0j, response)[()]
+
+    def _along_time(self, n: int) -> NDArray[np.float64]:
+        steps = np.arange(whole(type(self).__name__, "n", n, 0), dtype=np.float64)
+        shape = np.broadcast_shapes(np.shape(self.steady_gain), np.shape(self.steady_slope_gain))
+        return steps.reshape(steps.shape + (1,) * len(shape))
+
+    def _error(self, time: Any) -> NDArray[np.float64]:
+        """1 - step response, ``time`` samples after the step: of the poles p, p', which may be a pair."""
+        gain, slope = np.broadcast_arrays(self.steady_gain, self.steady_slope_gain)
+        middle, product = 1.0 - 0.5 * (gain + slope), 1.0 - gain
+        apart = np.sqrt((0.25 * (gain + slope) ** 2 - slope).astype(np.complex128))
+        with np.errstate(all="ignore"):
+            equal = np.abs(apart) <= 1e-6 * (gain + slope)
+            apart = np.where(equal, 1.0, apart)
+            one, other = middle + apart, middle - apart
+            share = np.where(one == other, 0.0, other * (one - 1.0) / (2.0 * apart))
+            distinct = (share * one**time + (1.0 - share) * other**time).real
+            together = np.sqrt(product) ** time * (1.0 - time * 0.5 * (gain + slope))
+        error: NDArray[np.float64] = np.where(equal, together, distinct)
+        return np.where(time == 0.0, 1.0, np.where(product == 0.0, 0.0, error))
+
+    def _crossing(self, level: float) -> Parameter:
+        """Time of the first crossing, between the start and where the modulus of both poles has decayed."""
+        gain = np.broadcast_arrays(self.steady_gain, self.steady_slope_gain)[0]
+        with np.errstate(divide="ignore"):
+            low, high = np.zeros(gain.shape), np.minimum(np.maximum(4.0 / gain, 1.0), 1e300)
+        for _ in range(100):
+            middle = 0.5 * (low + high)
+            before = self._error(middle) > level
+            low, high = np.where(before, middle, low), np.where(before, high, middle)
+        return plain(np.where(gain == 0.0, np.inf, np.where(gain == 1.0, 0.0, high)))
+
+    def _quiet(self, formula: Any) -> Parameter:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            pair = np.broadcast_arrays(self.steady_gain, self.steady_slope_gain)
+            return plain(formula(*pair) + 0.0)
+
+
+def gain_of(s: Any) -> Any:
+    """Settled gain of a random walk filter at s = q/r, which may be complex: 2 / (1 + sqrt(1 + 4/s))."""
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        gain = 2.0 / (1.0 + np.sqrt(1.0 + 4.0 / s))
+    return np.where(s == 0.0, 0.0, np.where(np.isinf(s), 1.0, gain))

@@ -24,10 +24,11 @@ class Tracker:
         self._started = state is not None
         self._on_infinite = on_infinite
 
-    def update(self, x: Any) -> Any:
+    def update(self, x: Any, *, steps: Any = None, weight: Any = None, r: Any = None) -> Any:
         """Take one sample of every channel and return the mean after it; raises as Estimator.update does."""
         state = self.state if self._started else self.estimator.init(x)
-        self.state = self.estimator.update(state, x, on_infinite=self._on_infinite)
+        known = {"steps": steps, "weight": weight, "r": r}
+        self.state = self.estimator.update(state, x, on_infinite=self._on_infinite, **known)
         self._started = True
         return self.state.mean
 

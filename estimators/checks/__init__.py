@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from estimators.checks import closed_forms, results, samples, settings, streaming
+from estimators.checks import changes, closed_forms, results, samples, settings, streaming
 from estimators.checks._tools import Check
 from estimators.protocol import LinearEstimator
 
@@ -28,7 +28,7 @@ def yield_checks(estimator: Any) -> Iterator[Check]:
 
     Each declared trait is tested to hold, each that is not declared to be absent.
     """
-    for module in (settings, streaming, samples, results):
+    for module in (settings, streaming, samples, changes, results):
         yield from _checks_in(module)
     if isinstance(estimator, LinearEstimator):
         yield from _checks_in(closed_forms)

@@ -16,6 +16,7 @@ from estimators.checks._tools import (
     stream,
     window_of,
 )
+from estimators.protocol import Trait
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -178,6 +179,10 @@ def _measured(estimator: Any) -> tuple[NDArray[np.bool_], NDArray[np.float64]] |
     The run settles for 40 effective windows, after which what is left of the start is below e^-40.
     """
     window = window_of(estimator)
+    if Trait.FOLLOWS_TREND in estimator.traits:  # its slope settles later than the level's gain says
+        off = np.abs(1.0 - spread(estimator.step_response(40 * PATIENCE), window.shape, 1)) > 1e-13
+        last = len(off) - np.argmax(off[::-1], axis=0)
+        window = np.where(off[-1], np.inf, np.maximum(window, last / 30.0))
     settled = window <= PATIENCE
     if not settled.any():
         return None

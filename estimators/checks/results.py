@@ -9,6 +9,7 @@ import numpy as np
 
 from estimators.checks._tools import (
     PATIENCE,
+    channels_of,
     contract,
     expect,
     expect_close,
@@ -25,6 +26,8 @@ from estimators.protocol import Trait
 
 UNITS = (1.0, 1e-8, 1e8, 1e100)
 """Sizes of streams on which a trait may fail: a threshold, say, is absolute."""
+RAMP = 20_000
+"""Samples of a ramp after which a slope is taken for settled."""
 LEVELS_REFUSED = (0.0, 1.0, -0.5, 2.0, math.nan)
 
 
@@ -98,6 +101,9 @@ def check_innovation(estimator: Any) -> None:
         (estimator.filter(x, state=first.state), first.state.mean),
     ):
         before = np.concatenate([np.broadcast_to(start, x.shape[1:])[np.newaxis], np.asarray(run.mean)[:-1]])
+        if Trait.FOLLOWS_TREND in estimator.traits:
+            before = np.asarray(run.prediction)
+        expect_close(run.prediction, before, tolerance(estimator, x), "prediction")
         expect_close(run.innovation, x - before, 2.0 * tolerance(estimator, x), "innovation")
         stated = {
             name: value is not None
@@ -123,10 +129,28 @@ def check_innovation(estimator: Any) -> None:
         expect(total.shape == x.shape[1:], f"loglikelihood has shape {total.shape} instead of {x.shape[1:]}")
         expect(not np.isnan(total).any(), "loglikelihood is NaN")
         _expect_nested(run.predictive_interval, before, "predictive_interval")
-        within = variances_of(run)
-        if within is not None:  # an innovation has the error of the mean before it, and the sample's own
+        within, twice = variances_of(run), variances_of(estimator.filter(2.0 * x))
+        if within is not None and twice is not None and np.array_equal(within, twice):
+            # Known beforehand: an innovation has the error of the mean before it, and the sample's own.
             less = within <= variances * (1.0 + 1e-12)
             expect(less.all(), "the variance of the mean exceeds innovation_variance, of which it is a part")
+
+
+@contract
+def check_follows_trend(estimator: Any) -> None:
+    """After a ramp the mean goes on with its slope through a gap, where declared and only there."""
+    if Trait.POSITIVE in estimator.traits:
+        return
+    declared, channels = Trait.FOLLOWS_TREND in estimator.traits, channels_of(estimator)
+    for slope in (3.0, -1e-4):
+        time = np.arange(RAMP).reshape((RAMP,) + (1,) * len(channels))
+        state = estimator.filter(slope * np.broadcast_to(time, (RAMP, *channels))).state
+        moved = np.asarray(estimator.update(state, math.nan).mean) - np.asarray(state.mean)
+        follows = np.abs(moved - slope) <= 1e-6 * abs(slope)
+        if declared:
+            expect(follows.all(), f"follows_trend is declared, yet a slope of {slope} goes on as {moved!r}")
+        else:
+            expect(not follows.any(), "follows_trend is not declared, yet the mean goes on with a slope")
 
 
 @contract
