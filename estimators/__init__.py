@@ -1,24 +1,65 @@
 """Running estimators of a noisy, drifting statistic behind one protocol: mean += gain * (sample - mean)."""
 
-from estimators.ema import EMA, DebiasedEMA
-from estimators.kalman import Kalman
-from estimators.matching import matched
-from estimators.moving_average import MovingAverage
-from estimators.protocol import Estimator, LinearEstimator, Trait
-from estimators.results import FilterResult, Score, SmoothResult
-from estimators.tracker import Tracker
+from __future__ import annotations
 
-__all__ = [
-    "EMA",
-    "DebiasedEMA",
-    "Estimator",
-    "FilterResult",
-    "Kalman",
-    "LinearEstimator",
-    "MovingAverage",
-    "Score",
-    "SmoothResult",
-    "Tracker",
-    "Trait",
-    "matched",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from estimators.adaptive import MehraKalman, VariationalKalman
+    from estimators.bank import KalmanBank
+    from estimators.covariance_matching import InnovationMatchingKalman, SageHusaKalman
+    from estimators.diagnostics import Diagnosis, diagnose
+    from estimators.ema import EMA, DebiasedEMA, EMAWithVariance
+    from estimators.fitting import FitResult, fit
+    from estimators.kalman import Kalman
+    from estimators.logarithmic import Log
+    from estimators.matching import matched
+    from estimators.moving_average import MovingAverage
+    from estimators.protocol import Estimator, LinearEstimator, Trait
+    from estimators.recommending import Recommendation, recommend
+    from estimators.resetting import ResettingKalman
+    from estimators.results import FilterResult, Score, SmoothResult
+    from estimators.robust import RobustKalman
+    from estimators.running_median import RunningMedian
+    from estimators.switching import SwitchingKalman
+    from estimators.tracker import Tracker
+    from estimators.trend import Holt, LocalTrend
+
+_HOMES = {
+    "adaptive": ("MehraKalman", "VariationalKalman"),
+    "bank": ("KalmanBank",),
+    "covariance_matching": ("InnovationMatchingKalman", "SageHusaKalman"),
+    "diagnostics": ("Diagnosis", "diagnose"),
+    "ema": ("EMA", "DebiasedEMA", "EMAWithVariance"),
+    "fitting": ("FitResult", "fit"),
+    "kalman": ("Kalman",),
+    "logarithmic": ("Log",),
+    "matching": ("matched",),
+    "moving_average": ("MovingAverage",),
+    "protocol": ("Estimator", "LinearEstimator", "Trait"),
+    "recommending": ("Recommendation", "recommend"),
+    "resetting": ("ResettingKalman",),
+    "results": ("FilterResult", "Score", "SmoothResult"),
+    "robust": ("RobustKalman",),
+    "running_median": ("RunningMedian",),
+    "switching": ("SwitchingKalman",),
+    "tracker": ("Tracker",),
+    "trend": ("Holt", "LocalTrend"),
+}
+"""Public names by the module that defines them, which is imported when one is first asked for."""
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
