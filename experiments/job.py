@@ -219,4 +219,7 @@ def _built(where: str, settings: Any, kinds: Mapping[str, Any], default: str) ->
         raise config.ConfigError(
             f"{where}.kind={kind} is not available; {registry.nearest(str(kind), kinds)}"
         )
+    for name, value in settings.items():
+        if isinstance(value, dict):  # an estimator that another one runs
+            settings[name] = _built(f"{where}.{name}", value, kinds, name)
     return config.built(where, kinds[kind], settings)
