@@ -115,13 +115,14 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
     The first setting of a stream is its baseline. Differences are paired per seed, over the seeds that both
     have, of which there are ``pairs``; ``failed`` counts cells that raised, ``missing`` other cells without a
-    value, and ``status`` says why. Intervals are Student's t.
+    value, and ``status`` says why. Intervals are Student's t, that of the median by order statistics.
     """
     rows = []
     for stream, settings in _streams(table).items():
         baseline, _ = next(iter(settings.items()))
         for (estimator, parameters, metric, unit), cells in settings.items():
             mean, low, high, n = mean_interval(cells.values)
+            median, median_low, median_high = median_interval(cells.values)
             absent = dict.fromkeys(cells.statuses[cells.statuses != "ok"].tolist())
             failed = sum(status.startswith(FAILED) for status in cells.statuses) if absent else 0
             row = {
@@ -137,6 +138,9 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
                 "mean": mean,
                 "low": low,
                 "high": high,
+                "median": median,
+                "median_low": median_low,
+                "median_high": median_high,
                 "baseline": baseline.estimator,
                 "difference": np.nan,
                 "difference_low": np.nan,
@@ -237,3 +241,27 @@ def mean_interval(values: Any) -> tuple[float, float, float, int]:
         return mean, np.nan, np.nan, 1
     half = float(stdtrit(n - 1, 0.5 + 0.5 * CONFIDENCE) * finite.std(ddof=1) / np.sqrt(n))
     return mean, mean - half, mean + half, n
+
+
+def median_interval(values: Any) -> tuple[float, float, float]:
+    """Median of the finite values and the order statistics that contain it in 95 % of samples, or more.
+
+    NaN for fewer than 6 values, of which none do. David and Nagaraja (2003), Order Statistics, section 7.1.
+    """
+    from scipy.special import bdtr
+
+    finite = np.sort(np.asarray(values, dtype=np.float64)[np.isfinite(values)])
+    n = finite.size
+    if n == 0:
+        return np.nan, np.nan, np.nan
+    median = float(0.5 * (finite[(n - 1) // 2] + finite[n // 2]))
+    if n < 6:
+        return median, np.nan, np.nan
+    tail = 0.5 * (1.0 - CONFIDENCE)
+    # The last rank that no more than the tail lies below, from the normal approximation on.
+    rank = int(0.5 * n - 0.98 * np.sqrt(n))
+    while bdtr(rank + 1, n, 0.5) <= tail:
+        rank += 1
+    while bdtr(rank, n, 0.5) > tail:
+        rank -= 1
+    return median, float(finite[rank]), float(finite[n - 1 - rank])
