@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -129,6 +129,7 @@ class _Trace:
 
     def __init__(self) -> None:
         self._known: dict[Any, _Expression] = {}
+        self._assumed: dict[tuple[_Expression, bool, _Expression], Any] = {}
 
     def of(self, operator: str, *operands: Any) -> Any:
         """Expression of an operator's template over operands; a comparison of known choices is a choice."""
@@ -144,18 +145,28 @@ class _Trace:
         """Rewrite a value where a condition is known to hold, or known not to."""
         if not isinstance(value, _Expression) or not value.operands:
             return value
-        if value.operator == _WHERE and value.operands[0] is condition:
-            return self.assuming(condition, holds, value.operands[1 if holds else 2])
-        operands = [self.assuming(condition, holds, operand) for operand in value.operands]
-        return self.of(value.operator, *operands)
+        key = condition, holds, value
+        if key not in self._assumed:
+            if value.operator == _WHERE and value.operands[0] is condition:
+                self._assumed[key] = self.assuming(condition, holds, value.operands[1 if holds else 2])
+            else:
+                operands = [self.assuming(condition, holds, operand) for operand in value.operands]
+                self._assumed[key] = self.of(value.operator, *operands)
+        return self._assumed[key]
 
-    def depends(self, value: Any, inputs: set[str]) -> bool:
-        """Whether the value of one of the inputs matters, beyond whether there is one (x == x)."""
-        if not isinstance(value, _Expression):
-            return False
-        if value.operator == "{0} == {1}" and value.operands[0] is value.operands[1]:
-            return False
-        return value.operator in inputs or any(self.depends(o, inputs) for o in value.operands)
+    def depends(self, values: Sequence[Any], inputs: set[str]) -> bool:
+        """Whether a value of one of the inputs matters to any, beyond whether there is one (x == x)."""
+        left, seen = list(values), set[int]()
+        while left:
+            value = left.pop()
+            if not isinstance(value, _Expression) or id(value) in seen:
+                continue
+            seen.add(id(value))
+            if value.operator in inputs:
+                return True
+            if value.operator != "{0} == {1}" or value.operands[0] is not value.operands[1]:
+                left += value.operands
+        return False
 
     def written(self, values: tuple[Any, ...]) -> tuple[list[str], list[str]]:
         """Assignments of what is used more than once, and the text of each value."""
@@ -240,10 +251,7 @@ def settles(estimator: Any) -> bool:
     return (
         traced.predicted[0] is traced.fields[0]
         and mean is toward(traced.fields[0], traced.sample, traced.gain)
-        and not any(
-            traced.trace.depends(value, {"field_0", "sample"})
-            for value in (*rest, *traced.predicted[1:], traced.gain)
-        )
+        and not traced.trace.depends((*rest, *traced.predicted[1:], traced.gain), {"field_0", "sample"})
     )
 
 
