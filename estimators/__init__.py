@@ -50,7 +50,39 @@ _HOMES = {
 """Public names by the module that defines them, which is imported when one is first asked for."""
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
+__all__ = [
+    "EMA",
+    "DebiasedEMA",
+    "Diagnosis",
+    "EMAWithVariance",
+    "Estimator",
+    "FilterResult",
+    "FitResult",
+    "Holt",
+    "InnovationMatchingKalman",
+    "Kalman",
+    "KalmanBank",
+    "LinearEstimator",
+    "LocalTrend",
+    "Log",
+    "MehraKalman",
+    "MovingAverage",
+    "Recommendation",
+    "ResettingKalman",
+    "RobustKalman",
+    "RunningMedian",
+    "SageHusaKalman",
+    "Score",
+    "SmoothResult",
+    "SwitchingKalman",
+    "Tracker",
+    "Trait",
+    "VariationalKalman",
+    "diagnose",
+    "fit",
+    "matched",
+    "recommend",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -45,6 +45,8 @@ class BaseEstimator(ByValue, ABC):
     """What may vary by sample: ``steps``, ``weight``, ``r``."""
     memory: ClassVar[str] = ""
     """Parameter that sets how long samples are remembered, which ``matched`` chooses; empty without one."""
+    neutral: ClassVar[float] = 0.0
+    """What a stream was before a run if that is to leave nothing in a replay."""
 
     @property
     @abstractmethod

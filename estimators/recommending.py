@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -300,7 +301,7 @@ def _screen(found: Recommendation) -> list[str]:
     lines = [
         f"{found.n:,} samples{gaps}, best smoothed {smoothed}.",
         "",
-        f"Use      {_written(found.estimator)}",
+        f"Use      {written(found.estimator)}",
         f"because  {found.why}.",
         f"Beta     {_of_beta(found.beta, low, high)}",
         f"Expect   white noise down by {found.attenuation_db:.1f} dB, {found.lag:.3g} samples of lag, "
@@ -321,15 +322,13 @@ def _of_beta(beta: float, low: float, high: float) -> str:
     return f"of one fixed EMA {beta:.4g}; {told}."
 
 
-def _written(estimator: Any) -> str:
-    """An estimator as code, without what stands at its default."""
-    import dataclasses
-
+def written(estimator: Any) -> str:
+    """An estimator as code, numbers to four digits, without what stands at its default."""
     parts = []
     for field in dataclasses.fields(estimator):
         value = getattr(estimator, field.name)
         if field.default is dataclasses.MISSING or value != field.default:
-            text = _written(value) if dataclasses.is_dataclass(value) else _short(value)
+            text = written(value) if dataclasses.is_dataclass(value) else _short(value)
             parts.append(text if field.name == "estimator" else f"{field.name}={text}")
     return f"{type(estimator).__name__}({', '.join(parts)})"
 

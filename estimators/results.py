@@ -166,12 +166,12 @@ class FilterResult:
         """Sum of the squared weights behind each mean: what white noise of variance 1 would leave in it."""
         return self._wrap(self._run.estimator._squared_weights(self._run))
 
-    def replay(self, z: Any, initial: Any = 0.0, out: NDArray[np.float64] | None = None) -> Any:
+    def replay(self, z: Any, initial: Any = None, out: NDArray[np.float64] | None = None) -> Any:
         """Apply the linear map that this run used (gains, chosen samples) to another stream.
 
         z: shape (T,) or (T, *channels), finite wherever this run had a sample. initial: what the stream was
-        before the run, in place of the estimator's own start; without effect where it started from nothing.
-        out: float64 array of shape (T, *channels) for the result.
+        before the run, in place of the estimator's own start (None: 0, or 1 where the map multiplies);
+        without effect where it started from nothing. out: float64 array of shape (T, *channels).
         With x = signal + noise, mean = replay(signal, initial) + replay(noise). Raises ValueError, TypeError.
         """
         from estimators._samples import DOUBLE, as_sample, as_stream, checked_out, settle_infinity
@@ -179,7 +179,7 @@ class FilterResult:
         run, (other, _) = self._run, as_stream(z, name="z")
         if other.shape[0] != run.mean.shape[0]:
             raise ValueError(f"z has {other.shape[0]} samples; this run had {run.mean.shape[0]}")
-        before = as_sample(initial)
+        before = as_sample(run.estimator.neutral if initial is None else initial)
         settle_infinity(other, "raise", DOUBLE, "z")
         try:
             other = np.broadcast_to(align(other, run.channels), run.mean.shape)

@@ -80,7 +80,8 @@ def options(group: str) -> dict[str, str]:
         for line in path.read_text(encoding="utf-8").splitlines():
             if not line.startswith("#"):
                 break
-            comment.append(line.lstrip("# "))
+            if not line.startswith("# @"):  # which is Hydra's
+                comment.append(line.lstrip("# "))
         choices[path.stem] = " ".join(comment)
     return choices
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from estimators.protocol import Trait
 from estimators.results import align
 
 if TYPE_CHECKING:
@@ -129,15 +130,27 @@ def prior_of(estimator: Any) -> NDArray[np.float64]:
     return np.asarray(estimator.init(0.0).mean, dtype=np.float64)
 
 
+def positive(estimator: Any) -> bool:
+    """Whether it takes samples > 0 alone."""
+    return Trait.POSITIVE in estimator.traits
+
+
+def logarithms(estimator: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Ways to where its map adds and back: log and exp where it multiplies, else as it is."""
+    return (np.log, np.exp) if positive(estimator) else (np.asarray, np.asarray)
+
+
 def stream(
     estimator: Any, steps: int = 48, *, lead: tuple[int, ...] = (), seed: int = 0, gaps: bool = True
 ) -> NDArray[np.float64]:
-    """Seeded samples of shape (steps, *lead, *parameters) of size 1 to 10.
+    """Seeded samples of shape (steps, *lead, *parameters) of size 1 to 10; positive where they must be.
 
     With gaps: two leading rows, rows 10 to 15, and 15 % of the other samples are missing.
     """
     rng = np.random.default_rng((seed, steps, *lead))
     x = 3.0 * rng.standard_normal((steps, *lead, *channels_of(estimator))) + 1.0
+    if positive(estimator):
+        x = np.exp(x / 3.0)
     if gaps:
         x[rng.random(x.shape) < 0.15] = np.nan
         x[:2] = np.nan
@@ -179,6 +192,19 @@ def variances_of(result: Any) -> NDArray[np.float64] | None:
     return None if result.variance is None else np.asarray(result.variance, dtype=np.float64)
 
 
+def of_nothing(estimator: Any, run: Any) -> Any:
+    """Logarithm of what a map that multiplies makes of ones: 0, or what makes a mean of a median; else 0."""
+    if not positive(estimator):
+        return 0.0
+    made = np.log(run.replay(np.ones(run.mean.shape), 1.0))
+    variances, known = variances_of(run), ~np.isnan(made)
+    # Of a lognormal of variance V, mean / median is sqrt(1 + V / mean^2).
+    most = 0.0 if variances is None else 0.5 * np.log1p(variances / np.asarray(run.mean) ** 2)
+    within = (made >= -PRECISION) & (made <= most + PRECISION)
+    expect(within[known].all(), "replay(1, initial=1) is neither 1 nor between median and mean")
+    return made
+
+
 def expect_same_run(got: Any, want: Any, allowed: ArrayLike, what: str) -> None:
     """Expect two results to agree in mean within a tolerance, in gain and variance by the same measure."""
     expect_close(got.mean, want.mean, allowed, f"mean {what}")
@@ -200,7 +226,8 @@ def other_settings(estimator: Any) -> Iterator[tuple[str, Any]]:
         return
     for field in dataclasses.fields(estimator):
         value = getattr(estimator, field.name)
-        for candidate in _candidates(value) if field.init else ():
+        nested = [other for _, other in other_settings(value)]
+        for candidate in nested or _candidates(value) if field.init else ():
             try:
                 other = dataclasses.replace(estimator, **{field.name: candidate})
             except (TypeError, ValueError):

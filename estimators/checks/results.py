@@ -15,6 +15,9 @@ from estimators.checks._tools import (
     expect_close,
     expect_raises,
     expect_same,
+    logarithms,
+    of_nothing,
+    positive,
     prior_of,
     scale,
     stream,
@@ -28,6 +31,7 @@ UNITS = (1.0, 1e-8, 1e8, 1e100)
 """Sizes of streams on which a trait may fail: a threshold, say, is absolute."""
 RAMP = 20_000
 """Samples of a ramp after which a slope is taken for settled."""
+_HALF = "yet that holds of all numbers, and this takes those > 0 alone"
 LEVELS_REFUSED = (0.0, 1.0, -0.5, 2.0, math.nan)
 
 
@@ -36,13 +40,13 @@ def check_constant(estimator: Any) -> None:
     """A constant comes out as itself: from the first sample on without a prior, settled with one."""
     prior = prior_of(estimator)
     gaps = np.isnan(stream(estimator))
-    for constant in (0.1, -3.7e8, 1e-9, 0.0):
+    for constant in (0.1, 3.7e8, 1e-9) if positive(estimator) else (0.1, -3.7e8, 1e-9, 0.0):
         x = np.where(gaps, np.nan, constant)
         run = estimator.filter(x)
         seen = np.maximum.accumulate(~gaps, axis=0)
         free = np.broadcast_to(np.isnan(prior), x.shape) & seen
         expect_close(
-            np.where(free, run.mean, constant),
+            np.where(free, run.mean / np.exp(of_nothing(estimator, run)), constant),
             np.full(x.shape, constant),
             1e-12 * abs(constant),
             f"mean of a constant {constant:g}",
@@ -51,7 +55,8 @@ def check_constant(estimator: Any) -> None:
     patient = np.isfinite(prior) & (window <= PATIENCE)
     if patient.any():
         x = np.full((int(60.0 * window[patient].max()) + 100, *prior.shape), 0.1)
-        last, allowed = np.asarray(estimator.filter(x).mean)[-1], tolerance(estimator, x)[-1]
+        run, allowed = estimator.filter(x), tolerance(estimator, x)[-1]
+        last = np.asarray(run.mean / np.exp(of_nothing(estimator, run)))[-1]
         expect_close(last[patient], np.full(int(patient.sum()), 0.1), allowed[patient], "settled mean of 0.1")
 
 
@@ -87,7 +92,8 @@ def check_variance(estimator: Any) -> None:
         np.isinf(variances) | ~np.isnan(means), np.ones(means.shape), "whether no mean means no certainty"
     )
     expect_same(run.state.variance, variances[-1], "variance of filter's state")
-    _expect_nested(run.interval, means, "interval")
+    least = 0.0 if positive(estimator) else -math.inf
+    _expect_nested(run.interval, means, least, "interval")
     expect_same(np.asarray(run.interval()), np.asarray(run.interval(0.95)), "interval without a level")
 
 
@@ -128,7 +134,8 @@ def check_innovation(estimator: Any) -> None:
         total = np.asarray(run.loglikelihood)
         expect(total.shape == x.shape[1:], f"loglikelihood has shape {total.shape} instead of {x.shape[1:]}")
         expect(not np.isnan(total).any(), "loglikelihood is NaN")
-        _expect_nested(run.predictive_interval, before, "predictive_interval")
+        least = 0.0 if positive(estimator) else -math.inf
+        _expect_nested(run.predictive_interval, before, least, "predictive_interval")
         within, twice = variances_of(run), variances_of(estimator.filter(2.0 * x))
         if within is not None and twice is not None and np.array_equal(within, twice):
             # Known beforehand: an innovation has the error of the mean before it, and the sample's own.
@@ -165,38 +172,45 @@ def check_gain(estimator: Any) -> None:
 
 @contract
 def check_replay(estimator: Any) -> None:
-    """replay is the linear map of the run: signal and noise, replayed apart, add up to the mean."""
-    x = stream(estimator)
+    """replay is the linear map of the run: signal and noise, replayed apart, add up to the mean.
+
+    All in logarithms where samples are positive, and the map multiplies.
+    """
+    down, up = logarithms(estimator)
+    run, prior = estimator.filter(stream(estimator)), down(prior_of(estimator))
+    x, mean = down(stream(estimator)), down(run.mean)
     rng = np.random.default_rng(3)
     signal = 5.0 + np.cumsum(rng.standard_normal(x.shape), axis=0)
     noise = x - signal
-    run, prior = estimator.filter(x), prior_of(estimator)
     start = np.nan_to_num(prior)
+
+    def replay(z: Any, *initial: Any, by: Any = run) -> Any:
+        return down(by.replay(up(z), *(up(level) for level in initial)))
+
     largest = np.maximum(scale(estimator, x), np.abs(signal).max() + np.abs(noise[~np.isnan(noise)]).max())
     allowed = 4e-12 * largest
-    present = np.where(np.isnan(x), 1e3, x)  # where the run had no sample, no value can matter
-    expect_close(run.replay(x, start), run.mean, allowed, "replay of the stream itself")
-    expect_close(run.replay(present, start), run.mean, allowed, "replay of the stream with its gaps filled")
-    parts = run.replay(signal, start) + run.replay(noise)
-    expect_close(parts, run.mean, allowed, "replay(signal, initial) + replay(noise)")
+    far = 1e3 if up is np.asarray else 100.0
+    present = np.where(np.isnan(x), far, x)  # where the run had no sample, no value can matter
+    expect_close(replay(x, start), mean, allowed, "replay of the stream itself")
+    expect_close(replay(present, start), mean, allowed, "replay of the stream with its gaps filled")
+    parts = replay(signal, start) + replay(noise) - of_nothing(estimator, run)
+    expect_close(parts, mean, allowed, "replay(signal, initial) + replay(noise)")
     expect_close(
-        run.replay(2.0 * signal - noise, 2.0 * start),
-        2.0 * run.replay(signal, start) - run.replay(noise),
+        replay(2.0 * signal - noise, 2.0 * start),
+        2.0 * replay(signal, start) - replay(noise),
         allowed,
         "replay of 2 signal - noise, which must be linear",
     )
     free = np.isnan(prior)
-    elsewhere = run.replay(signal, np.where(free, 1e3, start))
-    expect_close(
-        elsewhere, run.replay(signal, start), allowed, "replay with another initial, without a prior"
-    )
+    elsewhere = replay(signal, np.where(free, far, start))
+    expect_close(elsewhere, replay(signal, start), allowed, "replay with another initial, without a prior")
     ones = np.ones(x.shape)
-    resumed = estimator.filter(x, state=run.state)
+    resumed = estimator.filter(stream(estimator), state=run.state)
     for name, again in (("", run), (" of a run that goes on", resumed)):
-        mean = np.where(np.isnan(again.mean), np.nan, 1.0)
-        expect_close(
-            again.replay(ones, 1.0), mean, 4e-12, f"replay(1, initial=1){name}, the sum of all weights,"
-        )
+        weights = replay(ones, 1.0, by=again) - of_nothing(estimator, again)
+        want = np.where(np.isnan(again.mean), np.nan, 1.0)
+        expect_close(weights, want, 4e-12, f"replay(1, initial=1){name}, the sum of all weights,")
+    signal = up(signal)
     expect_raises(ValueError, "replay of another length", run.replay, signal[:-1])
     signal[20:24] = np.nan
     expect_raises(ValueError, "replay of a stream missing where the run had a sample", run.replay, signal)
@@ -206,19 +220,23 @@ def check_replay(estimator: Any) -> None:
 def check_noise_gain(estimator: Any) -> None:
     """A result's noise_gain is the sum of the squares of the weights that replay shows."""
     x = stream(estimator, 24, seed=2)
+    down, up = logarithms(estimator)
     first = estimator.filter(x)
     for run, name in ((first, "the run"), (estimator.filter(x, first.state), "a run that goes on")):
         power = np.zeros(x.shape)
         for t in range(len(x)):
             impulse = np.zeros(x.shape)
             impulse[t] = 1.0
-            power += np.asarray(run.replay(impulse)) ** 2
+            power += (down(run.replay(up(impulse))) - of_nothing(estimator, run)) ** 2
         expect_close(run.noise_gain, power, 1e-11, f"noise_gain of {name}")
 
 
 @contract
 def check_linear(estimator: Any) -> None:
     """f(x + y) + f(0) = f(x) + f(y), where linear is declared and only there."""
+    if positive(estimator):
+        expect(Trait.LINEAR not in estimator.traits, f"linear is declared, {_HALF}")
+        return
     off = []
     for seed, unit in enumerate(UNITS):
         x = unit * stream(estimator, lead=(3,), seed=seed)
@@ -233,6 +251,9 @@ def check_linear(estimator: Any) -> None:
 @contract
 def check_shift_equivariant(estimator: Any) -> None:
     """f(x + c) = f(x) + c, gaps included, where that is declared and only there."""
+    if positive(estimator):
+        expect(Trait.SHIFT_EQUIVARIANT not in estimator.traits, f"shift_equivariant is declared, {_HALF}")
+        return
     off = []
     for seed, unit in enumerate(UNITS):
         x = unit * stream(estimator, lead=(3,), seed=seed)
@@ -248,7 +269,7 @@ def check_scale_equivariant(estimator: Any) -> None:
     off = []
     x = stream(estimator, lead=(3,))
     large = min(1e150, 1e290 / scale(estimator, x).max())
-    for factor in (-2.5, 1e-150, large):
+    for factor in (2.5 if positive(estimator) else -2.5, 1e-150, large):
         got, want = estimator.filter(factor * x).mean, factor * np.asarray(estimator.filter(x).mean)
         off.append(
             _excess(
@@ -256,6 +277,34 @@ def check_scale_equivariant(estimator: Any) -> None:
             )
         )
     _expect_trait(estimator, Trait.SCALE_EQUIVARIANT, max(off), "f(c x) parts from c f(x)")
+
+
+@contract
+def check_positive(estimator: Any) -> None:
+    """Samples <= 0 are refused and change nothing, where positive is declared and only there."""
+    x = stream(estimator)
+    run = estimator.filter(x)
+    for bad in (-1.0, 0.0, -1e-300):
+        y = x.copy()
+        y[20] = bad
+        if not positive(estimator):
+            estimator.update(run.state, y[20])
+            taken = np.asarray(estimator.filter(y).mean)[20]
+            expect(np.isfinite(taken).all(), f"positive is not declared, yet {bad} makes no mean")
+            continue
+        for policy in ("raise", "missing"):
+            what, out = f"{bad} under on_infinite={policy!r}", np.full(x.shape, 7.0)
+            expect_raises(ValueError, f"filter of {what}", estimator.filter, y, on_infinite=policy)
+            expect_raises(ValueError, f"filter of {what}", estimator.filter, y, out=out, on_infinite=policy)
+            expect((out == 7.0).all(), f"out is half written by a filter that refuses {bad}")
+            expect_raises(
+                ValueError, f"update with {what}", estimator.update, run.state, y[20], on_infinite=policy
+            )
+            tracker = estimator.tracker(run.state, on_infinite=policy)
+            expect_raises(ValueError, f"a tracker with {what}", tracker.update, y[20])
+            expect_same(tracker.mean, run.state.mean, f"mean of a tracker that refused {bad}")
+        expect_raises(ValueError, f"replay of {bad}", run.replay, np.where(np.isnan(y), 1.0, y))
+        expect_raises(ValueError, f"replay from {bad}", run.replay, np.ones(x.shape), bad)
 
 
 @contract
@@ -279,7 +328,7 @@ def check_finite_memory(estimator: Any) -> None:
     late = (arrived >= window) & settled & ~np.isnan(x)
     plain = np.asarray(estimator.filter(x).mean)
     traces = []
-    for size in (1e200, -3.0 * scale(estimator, x).max()):
+    for size in (1e200, (3.0 if positive(estimator) else -3.0) * scale(estimator, x).max()):
         disturbed = x.copy()
         disturbed[0] = size
         traces.append(np.abs(np.asarray(estimator.filter(disturbed).mean) - plain)[late].max(initial=0.0))
@@ -302,7 +351,7 @@ def _expect_trait(estimator: Any, trait: Trait, excess: float, what: str) -> Non
         expect(excess > 0.0, f"{trait} is not declared, yet nothing shows that it is absent")
 
 
-def _expect_nested(bounds: Any, centre: Any, what: str) -> None:
+def _expect_nested(bounds: Any, centre: Any, least: float, what: str) -> None:
     """Expect intervals that contain their centre, the more of the line the higher the level."""
     (low, high), (wide_low, wide_high) = bounds(0.5), bounds(0.99)
     known = ~np.isnan(centre)
@@ -310,5 +359,5 @@ def _expect_nested(bounds: Any, centre: Any, what: str) -> None:
     expect(
         np.asarray(ordered)[known].all(), f"{what}: the bounds at 0.5 and 0.99 are not nested about the mean"
     )
-    open_ends = np.isneginf(wide_low) & np.isposinf(wide_high)
+    open_ends = (wide_low == least) & np.isposinf(wide_high)
     expect(np.asarray(open_ends)[~known].all(), f"{what}: it is bounded where nothing is known")

@@ -16,6 +16,7 @@ from estimators.checks._tools import (
     expect_same,
     expect_same_run,
     expect_same_state,
+    positive,
     prior_of,
     scale,
     stream,
@@ -137,7 +138,7 @@ def check_shapes(estimator: Any) -> None:
                 expect(got == channels, f"{what}'s state has shape {got} instead of {channels}")
             if steps == 0:
                 expect_same_state(run.state, estimator.init(np.zeros(sample)), "the state of an empty stream")
-            got = np.shape(run.replay(np.zeros(x.shape)))
+            got = np.shape(run.replay(np.ones(x.shape)))
             expect(got == shape, f"a replay has shape {got} instead of {shape}")
 
 
@@ -167,7 +168,8 @@ def check_one_channel_is_plain(estimator: Any) -> None:
 def check_inputs_of_any_layout(estimator: Any) -> None:
     """Lists, integers, booleans, float32, strided and read-only arrays are the numbers that they hold."""
     own = channels_of(estimator)
-    whole = (np.arange(12.0 * int(np.prod(own))) % 7.0).reshape((12, *own))
+    least = 1.0 if positive(estimator) else 0.0
+    whole = (np.arange(12.0 * int(np.prod(own))) % 7.0).reshape((12, *own)) + least
     want = estimator.filter(whole)
     expect(want.mean.dtype == np.float64, f"the mean of float64 samples is {want.mean.dtype}")
     padded = np.zeros((24, *own, 2))
@@ -188,7 +190,7 @@ def check_inputs_of_any_layout(estimator: Any) -> None:
         run = estimator.filter(x)
         expect(run.mean.dtype == np.float64, f"the mean of {name} is {run.mean.dtype} instead of float64")
         expect_same(run.mean, want.mean, f"mean of {name}")
-    yes = whole > 3
+    yes = whole > (0 if positive(estimator) else 3)
     expect_same(estimator.filter(yes).mean, estimator.filter(yes.astype(float)).mean, "mean of booleans")
 
 
@@ -289,19 +291,25 @@ def check_parameters_broadcast(estimator: Any) -> None:
     expect_same_state(state, want, "the state updated with one sample for all parameters")
     if not dataclasses.is_dataclass(estimator) or isinstance(estimator, type):
         return
-    fields = {field.name: getattr(estimator, field.name) for field in dataclasses.fields(estimator)}
     for place in np.ndindex(own):
-        setting = {
-            name: float(np.broadcast_to(value, own)[place])
-            for name, value in fields.items()
-            if isinstance(value, np.ndarray)
-        }
-        scalar: Any = dataclasses.replace(estimator, **setting)
+        scalar = _at(estimator, own, place)
         column = x[(slice(None), *place)]
         got = run.mean[(slice(None), *place)]
         expect_close(
             got, scalar.filter(column).mean, tolerance(scalar, column), f"mean of parameters {place}"
         )
+
+
+def _at(estimator: Any, own: tuple[int, ...], place: tuple[int, ...]) -> Any:
+    """The estimator with the parameters of one channel, those of an estimator in it included."""
+    setting = {}
+    for field in dataclasses.fields(estimator):
+        value = getattr(estimator, field.name)
+        if isinstance(value, np.ndarray):
+            setting[field.name] = float(np.broadcast_to(value, own)[place])
+        elif dataclasses.is_dataclass(value):
+            setting[field.name] = _at(value, own, place)
+    return dataclasses.replace(estimator, **setting)
 
 
 def _pandas() -> Any:

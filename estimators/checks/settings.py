@@ -78,7 +78,8 @@ def check_repr(estimator: Any) -> None:
     kind = type(estimator)
     text = repr(estimator).replace(kind.__qualname__, kind.__name__, 1)
     try:
-        made = eval(text, {kind.__name__: kind, "inf": math.inf, "nan": math.nan})
+        names = {type(value).__name__: type(value) for _, value in _parameters(estimator)}
+        made = eval(text, names | {kind.__name__: kind, "inf": math.inf, "nan": math.nan})
     except Exception as error:
         raise AssertionError(f"its repr does not make it again: {error}") from error
     expect(made == estimator, "its repr makes another estimator")

@@ -230,6 +230,8 @@ def check_bounded_state(estimator: Any) -> None:
     taken = {}
     # The mean of samples that are all held follows from them: it is given out, and not carried on.
     derived = 8 if Trait.FINITE_MEMORY in estimator.traits else 0
+    if Trait.POSITIVE in estimator.traits:  # so do mean and variance from those of the logarithms
+        derived += 16 if Trait.HAS_VARIANCE in estimator.traits else 8
     for steps in (0, 40, 400):
         two, four = (estimator.filter(stream(estimator, steps, lead=(n,))).state for n in (2, 4))
         channel = (_bytes(four) - _bytes(two)) / (2 * size)

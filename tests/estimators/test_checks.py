@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from estimators import EMA, DebiasedEMA, FilterResult, Kalman, MovingAverage, Tracker, Trait
+from estimators import EMA, DebiasedEMA, FilterResult, Kalman, Log, MovingAverage, Tracker, Trait
 from estimators._recursive import Recursive
 from estimators.checks import check_estimator, yield_checks
 from estimators.ema import EMAState
@@ -456,6 +456,44 @@ class HidesItsForgetting(MovingAverage):
     traits = MovingAverage(3).traits - {Trait.FINITE_MEMORY}
 
 
+class BoastsOfPositive(EMA):
+    traits = EMA(0.9).traits | {Trait.POSITIVE}
+
+
+class HidesThatItIsPositive(Log):
+    traits = Log(EMA(0.9)).traits - {Trait.POSITIVE}
+
+
+class SkipsZeros(Log):
+    def filter(self, x: Any, *given: Any, on_infinite: Any = "raise", **named: Any) -> Any:
+        if on_infinite == "missing":
+            x = np.where(np.equal(x, 0.0), np.nan, x)
+        return super().filter(x, *given, on_infinite=on_infinite, **named)
+
+
+class AddsInsteadOfMultiplying(Log):
+    neutral = 0.0
+
+    def _replay(self, run: Any, z: Any, initial: Any, mean: Any) -> None:
+        self.estimator._replay(run.inner, z, initial, mean)
+
+
+class MakesUpACorrection(Log):
+    def _replay(self, run: Any, z: Any, initial: Any, mean: Any) -> None:
+        super()._replay(run, z, initial, mean)
+        mean *= 1.5
+
+
+class BoundsBelowZero(Log):
+    def _interval(self, run: Any, level: float) -> Any:
+        low, high = super()._interval(run, level)
+        return np.where(np.isinf(high), -math.inf, low), high
+
+
+class ForgetsItsLogarithm(Log):
+    state_bytes = 0
+
+
 class GainIsBeta(EMA):
     steady_gain = property(lambda self: 0.9)
 
@@ -533,6 +571,7 @@ FAULTS = {
         UnderstatesItsMemory(50),
         OverstatesItsMemory(0.9),
         ForgetsItsVariance(0.1, 1.0),
+        ForgetsItsLogarithm(Kalman(0.1, 1.0)),
     ],
     "check_gaps": [Poisoned(0.9), KnowsBeforehand(0.1, 1.0)],
     "check_missing_spellings": [RefusesNone(0.9), UnmasksSamples(0.9)],
@@ -552,6 +591,7 @@ FAULTS = {
         CertainFromTheStart(0.1, 1.0),
         IntervalsWithoutLevel(0.1, 1.0),
         HalfTheCentralShare(0.1, 1.0),
+        BoundsBelowZero(Kalman(0.1, 1.0)),
     ],
     "check_innovation": [
         InnovationsTooLate(0.9),
@@ -559,11 +599,17 @@ FAULTS = {
         OverstatesItsVariance(0.1, 1.0),
     ],
     "check_gain": [TakesGapsForZero(0.9)],
-    "check_replay": [ReplaysTheSettledGain(0.9), ReplaysZerosInGaps(3)],
+    "check_replay": [
+        ReplaysTheSettledGain(0.9),
+        ReplaysZerosInGaps(3),
+        AddsInsteadOfMultiplying(EMA(0.9)),
+        MakesUpACorrection(EMA(0.9)),
+    ],
     "check_noise_gain": [StatesTheSettledNoise(0.9), CountsWhatWasBefore(4)],
     "check_linear": [Clips(0.9), HidesThatItIsLinear(3)],
     "check_shift_equivariant": [BoastsOfShifts(0.9), HidesShifts(0.9)],
     "check_scale_equivariant": [RegularisesByEpsilon(0.9), HidesScale(0.9)],
+    "check_positive": [BoastsOfPositive(0.9), HidesThatItIsPositive(EMA(0.9)), SkipsZeros(EMA(0.9))],
     "check_finite_memory": [BoastsOfForgetting(0.9), RunningSum(5), HidesItsForgetting(3)],
     "check_steady_gain": [GainIsBeta(0.5), WindowIsSpan(0.9)],
     "check_impulse_response": [RespondsOneLate(0.9), RespondsTwiceAsFast(0.9)],
