@@ -32,6 +32,8 @@ SHORT = 50
 """Samples below which no setting can be told from another."""
 TAIL = 4.0
 """Standard deviations beyond which a normal innovation lies once in 16,000 samples."""
+MATTERING = 0.005
+"""Share of outliers below which they do no harm worth another filter."""
 UNLIKELY = 0.01
 """Probability below which what is seen counts against the plain model."""
 NORMAL_TAIL = math.erfc(TAIL / math.sqrt(2.0))
@@ -198,7 +200,7 @@ def _without_tails(series: NDArray[np.float64], found: FitResult) -> tuple[FitRe
         scaled = _standardised(fitted.estimator(), kept, series)
         beyond = _isolated(scaled)
         n = np.count_nonzero(np.isfinite(scaled))
-        if np.count_nonzero(beyond) <= _most_by_chance(n * NORMAL_TAIL):
+        if np.count_nonzero(beyond) <= max(_most_by_chance(n * NORMAL_TAIL), MATTERING * n):
             return found, 0
         again = np.where(beyond, np.nan, series)
         if np.array_equal(again, kept, equal_nan=True):

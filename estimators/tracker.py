@@ -27,7 +27,8 @@ class Tracker:
     def update(self, x: Any, *, steps: Any = None, weight: Any = None, r: Any = None) -> Any:
         """Take one sample of every channel and return the mean after it; raises as Estimator.update does."""
         state = self.state if self._started else self.estimator.init(x)
-        known = {"steps": steps, "weight": weight, "r": r}
+        given = {"steps": steps, "weight": weight, "r": r}
+        known = {name: value for name, value in given.items() if value is not None}
         self.state = self.estimator.update(state, x, on_infinite=self._on_infinite, **known)
         self._started = True
         return self.state.mean

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from estimators import EMA, DebiasedEMA, FilterResult, Kalman, Log, MovingAverage, Tracker, Trait
+from estimators import EMA, DebiasedEMA, FilterResult, Holt, Kalman, Log, MovingAverage, Tracker, Trait
 from estimators._recursive import Recursive
 from estimators.checks import check_estimator, yield_checks
 from estimators.ema import EMAState
@@ -374,7 +374,8 @@ class IntervalsWithoutLevel(Kalman):
 
 
 class LooksAtItsOwnMean(FilterResult):
-    def _innovation(self) -> Any:
+    @property
+    def innovation(self) -> Any:
         return self._run.aligned_samples - self._run.mean
 
 
@@ -386,7 +387,7 @@ class InnovationsTooLate(EMA):
 class AssumesALikelihood(FilterResult):
     @property
     def loglikelihood(self) -> Any:
-        return -0.5 * np.nansum(self._innovation() ** 2, axis=0)
+        return -0.5 * np.nansum(self._run.innovation**2, axis=0)
 
 
 class LikelihoodWithoutModel(EMA):
@@ -553,6 +554,40 @@ class RoundsByTheCompany(EMA):
         return run
 
 
+class BoastsOfTrend(EMA):
+    @property
+    def traits(self) -> Any:
+        return super().traits | {Trait.FOLLOWS_TREND}
+
+
+class HidesItsTrend(Holt):
+    @property
+    def traits(self) -> Any:
+        return super().traits - {Trait.FOLLOWS_TREND}
+
+
+class TakesStepsTwice(Kalman):
+    def _changed(self, steps: Any, weight: Any, r: Any) -> Any:
+        return super()._changed(None if steps is None else 2.0 * steps, weight, r)
+
+
+class TakesOneWeightForAll(Kalman):
+    def _changed(self, steps: Any, weight: Any, r: Any) -> Any:
+        if weight is not None and np.ndim(weight) and len(weight) > 2:
+            weight = np.full(np.shape(weight), np.mean(weight))
+        return super()._changed(steps, weight, r)
+
+
+class SeesWhatWeighsNothing(Kalman):
+    def _changing(self, samples: Any, known: Any, *rest: Any) -> Any:
+        return samples, super()._changing(samples, known, *rest)[1]
+
+
+class TakesAnyChange(EMA):
+    def filter(self, x: Any, *given: Any, r: Any = None, **named: Any) -> Any:
+        return super().filter(x, *given, **named)
+
+
 FAULTS = {
     "check_protocol": [ListsItsTraits(0.9)],
     "check_immutable": [CanBeSet(0.9), KeepsTheArray(np.array([0.5, 0.9]))],
@@ -598,6 +633,11 @@ FAULTS = {
         LikelihoodWithoutModel(0.9),
         OverstatesItsVariance(0.1, 1.0),
     ],
+    "check_follows_trend": [BoastsOfTrend(0.9), HidesItsTrend(0.2, 0.05)],
+    "check_unchanged": [TakesStepsTwice(0.1, 1.0)],
+    "check_changes_by_update": [TakesOneWeightForAll(0.1, 1.0)],
+    "check_weight_of_zero": [SeesWhatWeighsNothing(0.1, 1.0)],
+    "check_changes_refused": [TakesAnyChange(0.9)],
     "check_gain": [TakesGapsForZero(0.9)],
     "check_replay": [
         ReplaysTheSettledGain(0.9),
