@@ -32,6 +32,8 @@ SHORT = 50
 """Samples below which no setting can be told from another."""
 TAIL = 4.0
 """Standard deviations beyond which a normal innovation lies once in 16,000 samples."""
+RUN = 3
+"""Samples that far out on one side in a row that are no outliers."""
 MATTERING = 0.005
 """Share of outliers below which they do no harm worth another filter."""
 UNLIKELY = 0.01
@@ -196,7 +198,7 @@ def _better_domain(samples: NDArray[np.float64]) -> Domain:
 def _without_tails(series: NDArray[np.float64], found: FitResult) -> tuple[FitResult, int]:
     """Fit without isolated samples in tails that are not normal, and how many those are; 0: as it was."""
     kept, fitted = series, found
-    for _ in range(5):
+    for _ in range(20):
         scaled = _standardised(fitted.estimator(), kept, series)
         beyond = _isolated(scaled)
         n = np.count_nonzero(np.isfinite(scaled))
@@ -220,11 +222,12 @@ def _standardised(
 
 
 def _isolated(scaled: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which lie far out, but for those beside another on the same side: these are a level that has moved."""
-    side = np.where(np.abs(np.nan_to_num(scaled)) > 0.5 * TAIL, np.sign(np.nan_to_num(scaled)), 0.0)
-    before, after = np.append(0.0, side[:-1]), np.append(side[1:], 0.0)
-    far = np.abs(np.nan_to_num(scaled)) > TAIL
-    alone: NDArray[np.bool_] = far & (side != before) & (side != after)
+    """Which lie far out, but for runs of them on one side: these are a level that has moved."""
+    values = np.nan_to_num(scaled)
+    side = np.where(np.abs(values) > TAIL, np.sign(values), 0.0)
+    starts = np.flatnonzero(np.append(True, side[1:] != side[:-1]))
+    lengths = np.diff(np.append(starts, side.size))
+    alone: NDArray[np.bool_] = (side != 0.0) & (np.repeat(lengths, lengths) < RUN)
     return alone
 
 

@@ -49,8 +49,10 @@ def test_the_readmes_own_log_commands_run(tmp_path: Path, monkeypatch: pytest.Mo
     rows = "\n".join(f"{t},{2 + t % 7 / 10},{1 + t % 5},{3 + t % 3}" for t in range(400))
     (tmp_path / "log.csv").write_text(f"step,loss,norm_a,norm_b\n{rows}\n")
     monkeypatch.chdir(tmp_path)
-    commands = [line for line in README.splitlines() if line.startswith("python -m experiments stream")]
-    assert len(commands) == 3
+    run = "python -m experiments"
+    own = f"{run} stream=recorded", f"{run} experiment=recommend stream=recorded"
+    commands = [line for line in README.splitlines() if line.startswith(own)]
+    assert len(commands) == 4
     for command in commands:
         assert main(command.split()[3:]) == 0, command
 
