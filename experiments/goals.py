@@ -146,6 +146,20 @@ GOALS = (
     _against("compare job, the printed metrics", "numpy and scipy", 3.0, _JOB),
     _against("compare job, the printed metrics", "numpy and scipy, linear", 3.0, _JOB),
     _against("compare job, the printed metrics", "pandas script", 8.0, _JOB),
+    *(
+        Goal(f"{who}, wide, over Kalman", "unknown noise", who, times)
+        for who, times in (
+            ("mehra_kalman", 2.5),
+            ("sage_husa_kalman", 2.5),
+            ("robust_kalman, huber", 2.5),
+            ("resetting_kalman", 2.5),
+            ("robust_kalman, student_t", 4.0),
+            ("variational_kalman", 4.0),
+            ("switching_kalman", 25.0),
+        )
+    ),
+    Goal("a bank of 50 over one of 26: 1.92 times the members", "bank", "bank of 50", 2.2, over="bank of 26"),
+    Goal("fit, T = 100,000, ns per sample: 50 ms", "fit, T = 100,000", "fit", 500.0, metric="time"),
     *(_growth(who, of) for who in ("ema", "debiased_ema", "kalman", "moving_average") for of in ("T", "C")),
     Goal(
         "peak memory of a run in chunks, 20 chunks over 2",

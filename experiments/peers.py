@@ -73,6 +73,29 @@ def ours(estimator: Any, x: Array) -> Call:
     return lambda: estimator.filter(x, out=y).mean
 
 
+def fitted(x: Array) -> Call:
+    """q and r by exact maximum likelihood."""
+    from estimators import fit
+
+    def call() -> Array:
+        found = fit(x)
+        return np.array([found.q, found.r])
+
+    return call
+
+
+def statsmodels_fit(x: Array) -> Call:
+    """The same by statsmodels: local level, exactly diffuse."""
+    from statsmodels.tsa.statespace.structural import UnobservedComponents
+
+    def call() -> Array:
+        model = UnobservedComponents(x, "llevel", use_exact_diffuse=True)
+        variances: Array = np.asarray(model.fit(disp=0).params)[::-1]
+        return variances
+
+    return call
+
+
 def lfilter(x: Array) -> Call:
     """SciPy's difference equation, from the first sample."""
     from scipy.signal import lfilter as run

@@ -8,7 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from estimators import EMA, DebiasedEMA, Kalman, MovingAverage
+from estimators import (
+    EMA,
+    DebiasedEMA,
+    InnovationMatchingKalman,
+    Kalman,
+    KalmanBank,
+    LocalTrend,
+    MehraKalman,
+    MovingAverage,
+    ResettingKalman,
+    RobustKalman,
+    SageHusaKalman,
+    SwitchingKalman,
+    VariationalKalman,
+)
 from experiments import peers
 from experiments.peers import BETA, WINDOW, Contest, Contestant, Q, R
 from experiments.script import METRICS, numpy_job, pandas_job
@@ -355,10 +369,65 @@ def job(sized: Callable[[int], int]) -> Iterator[Contest]:
     )
 
 
+def unknown_noise(sized: Callable[[int], int]) -> Iterator[Contest]:
+    """Gains that depend on the data, over the fixed filter's; a bank by its size; fitting q and r."""
+    x = noise(sized(10_000), 1_000)
+    adapting = {
+        "kalman": OURS["kalman"],
+        "mehra_kalman": MehraKalman(),
+        "sage_husa_kalman": SageHusaKalman(q=Q),
+        "innovation_matching_kalman": InnovationMatchingKalman(q=Q),
+        "variational_kalman": VariationalKalman(Q),
+        "robust_kalman, huber": RobustKalman(Q, R),
+        "robust_kalman, student_t": RobustKalman(Q, R, loss="student_t"),
+        "resetting_kalman": ResettingKalman(Q, R),
+        "switching_kalman": SwitchingKalman(Q, R),
+        "local_trend": LocalTrend(Q, 1e-8, R),
+    }
+    yield Contest(
+        f"unknown noise, ({len(x):,}, 1,000)",
+        [
+            Contestant(name, partial(peers.ours, estimator, x), x.size, tolerance=None)
+            for name, estimator in adapting.items()
+        ],
+    )
+    few = noise(sized(2_000), 50)
+    banks = [KalmanBank(per_decade=count) for count in (1, 3, 6)]
+    yield Contest(
+        f"bank, ({len(few):,}, 50)",
+        [
+            Contestant(
+                f"bank of {len(bank.ratios)}", partial(peers.ours, bank, few), few.size, tolerance=None
+            )
+            for bank in banks
+        ],
+    )
+    long = np.cumsum(0.1 * noise(sized(100_000), 2), axis=0)[:, 0] + noise(sized(100_000), 2)[:, 1]
+    yield Contest(
+        f"fit, T = {len(long):,}",
+        [Contestant("fit", partial(peers.fitted, long), len(long), tolerance=None)],
+    )
+    short = long[: min(len(long), 1_000)]
+    yield Contest(
+        f"fit against a peer, T = {len(short):,}",
+        [
+            Contestant("fit", partial(peers.fitted, short), len(short), tolerance=None),
+            Contestant(
+                "statsmodels UnobservedComponents",
+                partial(peers.statsmodels_fit, short),
+                len(short),
+                ["statsmodels"],
+                tolerance=None,
+            ),
+        ],
+    )
+
+
 WORKLOADS: dict[str, Callable[[Callable[[int], int]], Iterator[Contest]]] = {
     "one_stream": one_stream,
     "channels": channels,
     "parameters": parameters,
     "one_sample": one_sample,
     "job": job,
+    "unknown_noise": unknown_noise,
 }
