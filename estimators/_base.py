@@ -108,7 +108,7 @@ class BaseEstimator(ByValue, ABC):
         if variance is None:
             return None
         innovation = run.innovation
-        counted = np.isfinite(innovation) & np.isfinite(variance)
+        counted = np.isfinite(innovation) & np.isfinite(variance) & (variance > 0.0)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             terms = -0.5 * (np.log(2.0 * np.pi * variance) + (innovation / np.sqrt(variance)) ** 2)
         total: NDArray[np.float64] = np.where(counted, terms, 0.0).sum(axis=0)

@@ -227,16 +227,9 @@ class EMA(_Exponential):
         return EMAState(math.nan if self.initial is None else self.initial)
 
 
-@dataclass(frozen=True, eq=False)
-class DebiasedEMA(_Exponential):
-    """Bias-corrected EMA: the mean over the accumulated weight mass, unbiased from the first sample on.
+class _WeightMass(_Exponential):
+    """Exponential weights over their accumulated mass: unbiased from the first sample on."""
 
-    beta in (0, 1), ValueError outside. Equals Adam's m_t / (1 - beta^t) (Kingma and Ba 2015, algorithm 1) and
-    pandas' ewm(adjust=True, ignore_na=False): the weight mass ages by beta at a missing sample. The mass is
-    accumulated, never the biased mean divided, so a constant comes out as itself for every beta and dtype.
-    """
-
-    State = DebiasedEMAState
     betas = BETWEEN_0_AND_1
     coefficients = ("beta", "share")
     changes = ("steps", "weight")
@@ -249,6 +242,27 @@ class DebiasedEMA(_Exponential):
     def share(self) -> Parameter:
         """1 - beta: what a sample adds to the weight mass."""
         return 1.0 - self.beta
+
+    def _changed(self, steps: Any, weight: Any, r: Any) -> Changing:
+        """The mass ages by beta^dt; a sample of weight w adds w times its share to it."""
+        changing: Changing = {}
+        if steps is not None:
+            changing["beta"] = np.asarray(self.beta**steps)
+        if weight is not None:
+            changing["share"] = np.asarray(self.share * weight)
+        return changing
+
+
+@dataclass(frozen=True, eq=False)
+class DebiasedEMA(_WeightMass):
+    """Bias-corrected EMA: the mean over the accumulated weight mass, unbiased from the first sample on.
+
+    beta in (0, 1), ValueError outside. Equals Adam's m_t / (1 - beta^t) (Kingma and Ba 2015, algorithm 1) and
+    pandas' ewm(adjust=True, ignore_na=False): the weight mass ages by beta at a missing sample. The mass is
+    accumulated, never the biased mean divided, so a constant comes out as itself for every beta and dtype.
+    """
+
+    State = DebiasedEMAState
 
     @staticmethod
     def predict(given: Any, state: DebiasedEMAState) -> DebiasedEMAState:
@@ -267,15 +281,12 @@ class DebiasedEMA(_Exponential):
         """Linear and equivariant: it starts from nothing."""
         return frozenset({Trait.LINEAR, Trait.SHIFT_EQUIVARIANT, Trait.SCALE_EQUIVARIANT})
 
-    def _changed(self, steps: Any, weight: Any, r: Any) -> Changing:
-        return _aged(self, steps, weight)
-
     def _prior(self) -> DebiasedEMAState:
         return DebiasedEMAState(math.nan, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
-class EMAWithVariance(_Exponential):
+class EMAWithVariance(_WeightMass):
     """Bias-corrected EMA beside an exponentially weighted variance: the baseline, with an interval.
 
     beta in (0, 1), ValueError outside. The spread is that of the samples about the mean, with the same
@@ -285,18 +296,6 @@ class EMAWithVariance(_Exponential):
     """
 
     State = EMAWithVarianceState
-    betas = BETWEEN_0_AND_1
-    coefficients = ("beta", "share")
-    changes = ("steps", "weight")
-
-    def __post_init__(self) -> None:
-        beta = real(type(self).__name__, "beta", self.beta, self.betas.of(_FROZEN))
-        object.__setattr__(self, "beta", beta)
-
-    @property
-    def share(self) -> Parameter:
-        """1 - beta: what a sample adds to the weight mass."""
-        return 1.0 - self.beta
 
     @staticmethod
     def predict(given: Any, state: EMAWithVarianceState) -> EMAWithVarianceState:
@@ -323,24 +322,11 @@ class EMAWithVariance(_Exponential):
     def _prior(self) -> EMAWithVarianceState:
         return EMAWithVarianceState(math.nan, math.inf, 0.0, 0.0)
 
-    def _changed(self, steps: Any, weight: Any, r: Any) -> Changing:
-        return _aged(self, steps, weight)
-
     def _innovation_variance(self, run: Run) -> NDArray[np.float64] | None:
         # r / (1 - K): the innovation's variance beside the spread r of the settled filter that this is.
         with np.errstate(invalid="ignore"):
             stated: NDArray[np.float64] = run.before("spread") / np.asarray(self.beta)
         return np.where(np.isinf(run.before("variance")), math.inf, stated)
-
-
-def _aged(estimator: DebiasedEMA | EMAWithVariance, steps: Any, weight: Any) -> Changing:
-    """The mass ages by beta^dt; a sample of weight w adds w times its share to it."""
-    changing: Changing = {}
-    if steps is not None:
-        changing["beta"] = np.asarray(estimator.beta**steps)
-    if weight is not None:
-        changing["share"] = np.asarray(estimator.share * weight)
-    return changing
 
 
 def _beta_at_odds(odds: Any, frequency: Any) -> Any:
