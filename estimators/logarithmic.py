@@ -234,7 +234,7 @@ class Log(BaseEstimator):
         variance = inner.estimator._innovation_variance(inner)
         if total is None or variance is None:
             return None
-        counted = np.isfinite(inner.innovation) & np.isfinite(variance)
+        counted = np.isfinite(inner.innovation) & np.isfinite(variance) & (variance > 0.0)
         density: NDArray[np.float64] = total - np.where(counted, inner.aligned_samples, 0.0).sum(axis=0)
         return density
 

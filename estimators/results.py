@@ -133,7 +133,8 @@ class FilterResult:
         """Gaussian log-likelihood per channel, constants included; None where there is no model.
 
         Sums over samples that are present and have a proper prediction, of a variance that is finite and not
-        0: after a diffuse start the first sample adds nothing (n - 1 terms; Durbin and Koopman 2012, section 2.9.1, differs by that convention).
+        0: after a diffuse start the first sample adds nothing (n - 1 terms; Durbin and Koopman 2012, section
+        2.9.1, differs by that convention).
         """
         total = self._run.estimator._loglikelihood(self._run)
         return None if total is None else plain(total)
