@@ -348,9 +348,11 @@ class BaseEstimator(ByValue, ABC):
             if length is not None and value.shape[:1] != (length,):
                 raise ValueError(f"{name}: {field} has shape {value.shape}; x has {length} samples")
             if own and own != channels:
-                expected = "one number" if length is None else f"({length},)"
-                full = channels if length is None else (length, *channels)
-                raise ValueError(f"{name}: {field} has shape {value.shape}; it must be {expected} or {full}")
+                shapes = ["one number" if length is None else f"({length},)"]
+                if channels:
+                    shapes.append(str(channels if length is None else (length, *channels)))
+                expected = " or ".join(shapes)
+                raise ValueError(f"{name}: {field} has shape {value.shape}; it must be {expected}")
             values[field] = value if length is None else align(value, channels)
         weight = values.get("weight")
         if weight is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -103,6 +103,20 @@ def _log(gain: NDArray[np.float64], beta: NDArray[np.float64]) -> NDArray[np.flo
         return np.where(beta < 0.5, np.log(beta), np.log1p(-gain))
 
 
+class _Cascade(NamedTuple):
+    """Gains of the two EMAs in cascade that a filter of level and slope settles to, a pair where complex."""
+
+    gain: NDArray[np.float64]
+    """Of the level."""
+    fast: NDArray[Any]
+    slow: NDArray[Any]
+    share: NDArray[Any]
+    """Of the fast one in the error of a step."""
+    equal: NDArray[np.bool_]
+    """Where the two are one, ``middle``, and the error is a ramp times its decay."""
+    middle: NDArray[np.float64]
+
+
 class SettledTrend(ABC):
     """Closed forms for estimators of level and slope whose two gains K, k settle: a g-h filter.
 
@@ -146,8 +160,7 @@ class SettledTrend(ABC):
 
         def formula(gain: Any, slope: Any) -> Any:
             # |H|^2 = 1/2 in u = 2 - 2 cos w: (1 - K) u^2 + b u - k^2 = 0.
-            square, left = 1.0 - gain, (2.0 - gain - slope) * (2.0 - gain) - 4.0 * (1.0 - gain)
-            b = left - 2.0 * gain * (gain - slope)
+            square, b = 1.0 - gain, 3.0 * gain * slope - gain * gain - 2.0 * slope
             root = np.sqrt(b * b + 4.0 * square * slope * slope)
             u = np.where(b > 0.0, 2.0 * slope * slope / (b + root), 0.5 * (root - b) / square)
             return np.where(u <= 4.0, np.arcsin(np.minimum(0.5 * np.sqrt(u), 1.0)) / np.pi, np.nan)
@@ -169,9 +182,18 @@ class SettledTrend(ABC):
         return 1.0 - self._error(self._along_time(n) + 1.0)
 
     def impulse_response(self, n: int) -> NDArray[np.float64]:
-        """Differences of the step response, shape (n, *parameters); n an int >= 0."""
-        after = self._along_time(n)
-        return self._error(after) - self._error(after + 1.0)
+        """K, then what the step response grows by at each sample, shape (n, *parameters); n an int >= 0."""
+        time, modes = self._along_time(n), self._cascade()
+        with np.errstate(all="ignore"):
+            distinct = (
+                modes.share * modes.fast * (1.0 - modes.fast) ** time
+                + (1.0 - modes.share) * modes.slow * (1.0 - modes.slow) ** time
+            ).real
+            together = (1.0 - modes.middle) ** time * modes.middle * (2.0 - (time + 1.0) * modes.middle)
+        grown = np.where(modes.equal, together, distinct)
+        later = np.where(modes.gain == 1.0, 0.0, grown)
+        response: NDArray[np.float64] = np.where(time == 0.0, modes.gain, later)
+        return response
 
     def frequency_response(self, f: ArrayLike) -> NDArray[np.complex128]:
         """H(f), f in cycles per sample, shape (*f, *parameters)."""
@@ -189,20 +211,27 @@ class SettledTrend(ABC):
         shape = np.broadcast_shapes(np.shape(self.steady_gain), np.shape(self.steady_slope_gain))
         return steps.reshape(steps.shape + (1,) * len(shape))
 
-    def _error(self, time: Any) -> NDArray[np.float64]:
-        """1 - step response, ``time`` samples after the step: of the poles p, p', which may be a pair."""
+    def _cascade(self) -> _Cascade:
         gain, slope = np.broadcast_arrays(self.steady_gain, self.steady_slope_gain)
-        middle, product = 1.0 - 0.5 * (gain + slope), 1.0 - gain
-        apart = np.sqrt((0.25 * (gain + slope) ** 2 - slope).astype(np.complex128))
+        middle = 0.5 * (gain + slope)
+        apart = np.sqrt((middle**2 - slope).astype(np.complex128))
+        equal = np.abs(apart) <= 1e-6 * middle
+        fast = middle + np.where(equal, middle, apart)
         with np.errstate(all="ignore"):
-            equal = np.abs(apart) <= 1e-6 * (gain + slope)
-            apart = np.where(equal, 1.0, apart)
-            one, other = middle + apart, middle - apart
-            share = np.where(one == other, 0.0, other * (one - 1.0) / (2.0 * apart))
-            distinct = (share * one**time + (1.0 - share) * other**time).real
-            together = np.sqrt(product) ** time * (1.0 - time * 0.5 * (gain + slope))
-        error: NDArray[np.float64] = np.where(equal, together, distinct)
-        return np.where(time == 0.0, 1.0, np.where(product == 0.0, 0.0, error))
+            slow = np.where(fast == 0.0, 0.0, slope / fast)
+            share = np.where(fast == slow, 0.0, (1.0 - slow) * fast / (fast - slow))
+        return _Cascade(gain, fast, slow, share, equal, middle)
+
+    def _error(self, time: Any) -> NDArray[np.float64]:
+        """1 - step response, ``time`` samples after the step."""
+        modes = self._cascade()
+        with np.errstate(all="ignore"):
+            distinct = (
+                modes.share * (1.0 - modes.fast) ** time + (1.0 - modes.share) * (1.0 - modes.slow) ** time
+            ).real
+            together = (1.0 - modes.middle) ** time * (1.0 - time * modes.middle)
+        error: NDArray[np.float64] = np.where(modes.equal, together, distinct)
+        return np.where(time == 0.0, 1.0, np.where(modes.gain == 1.0, 0.0, error))
 
     def _crossing(self, level: float) -> Parameter:
         """Time of the first crossing, between the start and where the modulus of both poles has decayed."""

@@ -38,6 +38,11 @@ def spread(share: Any, own: Any, other: Any, mean: Any, means: Any) -> Any:
     return where(own == math.inf, math.inf, about)
 
 
+def bounded(surprise: Any) -> Any:
+    """Keep what no likelihood can tell apart finite."""
+    return where(surprise < 1e300, surprise, 1e300)
+
+
 def weighed(given: Any, state: Any, sample: Any) -> Any:
     """Variances after a sample and the probability of the fast walk; gains of the mixture and of the two."""
     unknown = state.quiet_variance == math.inf
@@ -47,7 +52,8 @@ def weighed(given: Any, state: Any, sample: Any) -> Any:
     quiet_gain = where(unknown, 1.0, state.quiet_variance * quiet_precision)
     fast_gain = where(unknown, 1.0, state.fast_variance * fast_precision)
     quiet_error, fast_error = sample - state.quiet, sample - state.fast
-    surprise = fast_error * fast_error * fast_precision - quiet_error * quiet_error * quiet_precision
+    surprise = bounded(fast_error * fast_error * fast_precision)
+    surprise = surprise - bounded(quiet_error * quiet_error * quiet_precision)
     against = (1.0 - state.probability) * sqrt(fast_total * quiet_precision) * exp(0.5 * surprise)
     share = where(unknown, state.probability, state.probability / (state.probability + against))
     gain = quiet_gain + share * (fast_gain - quiet_gain)
@@ -131,8 +137,11 @@ class SwitchingKalman(Combined, RandomWalk):
 
     @property
     def traits(self) -> frozenset[Trait]:
-        """With a variance; equivariant to shift without a prior."""
-        return frozenset({Trait.HAS_VARIANCE} | (self._equivariance - {Trait.SCALE_EQUIVARIANT}))
+        """With a variance; equivariant to shift without a prior; linear where the two walks are one."""
+        traits = {Trait.HAS_VARIANCE} | self._equivariance
+        if np.all((np.asarray(self.process_fast) == np.asarray(self.q)) | (np.asarray(self.r) == 0.0)):
+            return frozenset(traits | {Trait.LINEAR})
+        return frozenset(traits - {Trait.SCALE_EQUIVARIANT})
 
     def _prior(self) -> SwitchingState:
         mean, variance = self._start_of_level

@@ -40,6 +40,7 @@ class TrendState(NamedTuple):
     slope: Any
     variance: Any
     covariance: Any
+    """While the slope is unknown, the measurement variance of the first sample stands here."""
     slope_variance: Any
     age: Any
     """Steps since the first sample while the slope is unknown, 0 once it is known."""
@@ -74,7 +75,7 @@ def weighed(given: Any, state: Any, sample: Any) -> Any:
     known, first = state.slope_variance < math.inf, state.mean != state.mean
     n = where(state.age > 1.0, state.age, 1.0)
     mixed = given.q_slope * (0.5 * n * (n - 1.0))
-    apart = 2.0 * given.r + given.q * n + mixed * (2.0 * n - 1.0) / 3.0
+    apart = state.covariance + given.r + given.q * n + mixed * (2.0 * n - 1.0) / 3.0
     total = state.variance + given.r
     gain = where(known, state.variance / total, 1.0)
     slope_gain = where(known, state.covariance / total, where(first, 0.0, 1.0 / n))
@@ -84,7 +85,8 @@ def weighed(given: Any, state: Any, sample: Any) -> Any:
         given.q_slope * n + apart / (n * n) - 2.0 * mixed / n,
     )
     rest = where(first, math.inf, where(rest > 0.0, rest, 0.0))
-    return (given.r * gain, given.r * slope_gain, rest, 0.0 * n), (gain, slope_gain)
+    covariance = where(first, given.r, given.r * slope_gain)
+    return (given.r * gain, covariance, rest, 0.0 * n), (gain, slope_gain)
 
 
 def settled(given: Any, state: Any, sample: Any) -> Any:

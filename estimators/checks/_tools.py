@@ -187,6 +187,16 @@ def window_of(estimator: Any) -> NDArray[np.float64]:
     return spread(getattr(estimator, "effective_window", math.nan), channels_of(estimator))
 
 
+def settling_of(estimator: Any) -> NDArray[np.float64]:
+    """Samples until the step response of every channel stays at 1; infinite where that takes too long."""
+    own = channels_of(estimator)
+    off = np.abs(1.0 - spread(estimator.step_response(40 * PATIENCE), own, 1)) > 1e-13
+    last = len(off) - np.argmax(off[::-1], axis=0)
+    # A slope whose gain falls for ever never settles, whatever the form of its limit says.
+    settles = ~off[-1] & (spread(getattr(estimator, "steady_slope_gain", 1.0), own) > 0.0)
+    return np.where(settles, last, np.inf)
+
+
 def variances_of(result: Any) -> NDArray[np.float64] | None:
     """Variances as an array, None where the estimator has none."""
     return None if result.variance is None else np.asarray(result.variance, dtype=np.float64)

@@ -12,6 +12,7 @@ from estimators.checks._tools import (
     contract,
     expect,
     expect_close,
+    settling_of,
     spread,
     stream,
     window_of,
@@ -180,9 +181,7 @@ def _measured(estimator: Any) -> tuple[NDArray[np.bool_], NDArray[np.float64]] |
     """
     window = window_of(estimator)
     if Trait.FOLLOWS_TREND in estimator.traits:  # its slope settles later than the level's gain says
-        off = np.abs(1.0 - spread(estimator.step_response(40 * PATIENCE), window.shape, 1)) > 1e-13
-        last = len(off) - np.argmax(off[::-1], axis=0)
-        window = np.where(off[-1], np.inf, np.maximum(window, last / 30.0))
+        window = np.maximum(window, settling_of(estimator) / 30.0)
     settled = window <= PATIENCE
     if not settled.any():
         return None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from estimators.checks._tools import (
+    PRECISION,
     arrays,
     channels_of,
     contract,
@@ -218,7 +219,10 @@ def check_update_in_place(estimator: Any) -> None:
     for row in x:
         pure = estimator.update(pure, row)
         placed = estimator.update(placed, row, out=placed)
-        expect_same_state(placed, pure, "the state updated in place")
+        for mine, theirs in zip(leaves(placed), leaves(pure), strict=True):
+            # A compiled step may round a function of the library's otherwise than NumPy does.
+            size = PRECISION * np.where(np.isfinite(theirs), np.maximum(1.0, np.abs(theirs)), 0.0)
+            expect_close(mine, theirs, size, "the state updated in place")
         stays = all(a is b for a, b in zip(arrays(placed), memory, strict=True))
         expect(stays, "update(out=state) makes new arrays instead of writing into those of out")
 
