@@ -184,6 +184,7 @@ def _fields(kind: Any) -> list[str]:
 def _register() -> None:
     resolvers: dict[str, Callable[..., Any]] = {
         "divide": lambda a, b: float(a) / float(b),
+        "multiply": lambda a, b: float(a) * float(b),
         "recordings": recordings,
         "if_shipped": if_shipped,
     }
