@@ -15,10 +15,9 @@ from experiments.figures import COLOURS, line, styled
 from experiments.metrics import Measured, Trial, coverage, mean_over_time
 from experiments.plan import SWEPT_ESTIMATORS, Panel
 from experiments.runs import Report
-from experiments.sensitivity import counted, is_plain_walk
-from experiments.streams import Array, GradientRatio, Stream
+from experiments.streams import Array, GradientRatio, Stream, is_plain_walk
 from experiments.summaries import Column
-from experiments.tables import aligned, quantity, shortened
+from experiments.tables import aligned, counted, quantity, shortened
 
 COLUMNS = (Column("mse", "MSE", better="less"), Column("coverage", "coverage"))
 ORACLE, FITTED = "oracle", "batch fit, then filter"

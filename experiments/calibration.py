@@ -19,10 +19,9 @@ from experiments.figures import COLOURS, line, styled
 from experiments.metrics import LEVEL, Measured, Trial, mean_over_time
 from experiments.plan import Panel
 from experiments.runs import Report
-from experiments.sensitivity import counted, is_plain_walk
-from experiments.streams import GradientRatio, Stream
+from experiments.streams import GradientRatio, Stream, is_plain_walk
 from experiments.summaries import Column
-from experiments.tables import aligned, quantity
+from experiments.tables import aligned, counted, quantity
 
 LEVELS = (0.5, 0.9, LEVEL)
 """Of the intervals that are checked."""
@@ -139,7 +138,7 @@ def mean_square_bounds(n: Any) -> tuple[Any, Any]:
 
 def told_the_truth(stream: Stream) -> Kalman | None:
     """The filter whose model the stream is, None where it is no plain random walk in noise."""
-    if type(stream) is not GradientRatio or not is_plain_walk(stream) or stream.r == 0.0:
+    if not is_plain_walk(stream) or stream.r == 0.0:
         return None
     return Kalman(q=stream.s * stream.r, r=stream.r)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,9 @@ from experiments.cells import every_metric
 from experiments.figures import line, styled
 from experiments.plan import Panel
 from experiments.runs import Report
-from experiments.streams import GradientRatio, Stream
+from experiments.streams import GradientRatio, is_plain_walk
 from experiments.summaries import Column
-from experiments.tables import aligned, quantity, shortened
+from experiments.tables import aligned, counted, quantity, shortened
 
 COLUMNS = (Column("rmse", "RMSE", better="less"), Column("lag", "lag", exact=True), Column("bias", "bias"))
 WITHIN = 1.05
@@ -79,11 +79,6 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
     return Report(text + "\n", figures, COLUMNS)
 
 
-def counted(number: int, what: str) -> str:
-    """So many of something."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def expected_rmse(estimator: LinearEstimator, stream: GradientRatio) -> float:
     """Error of a settled filter on the stream's random walk, in closed form.
 
@@ -95,15 +90,6 @@ def expected_rmse(estimator: LinearEstimator, stream: GradientRatio) -> float:
     left = 1.0 - np.asarray(estimator.step_response(n))
     noise = stream.r * float(np.max(estimator.noise_gain))
     return float(np.sqrt(noise + stream.s * stream.r * (left @ left)))
-
-
-def is_plain_walk(stream: Stream) -> TypeGuard[GradientRatio]:
-    """Whether a stream is a random walk in white noise, and no more: the one that the closed form is of."""
-    plain = GradientRatio()
-    more = ("ramp", "jump_rate", "correlation", "outlier_rate", "gap_rate", "domain")
-    return isinstance(stream, GradientRatio) and all(
-        getattr(stream, name) == getattr(plain, name) for name in more
-    )
 
 
 def _figure(panels: Sequence[Panel], rmse: pd.DataFrame) -> Any:

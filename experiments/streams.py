@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,7 +223,7 @@ class GradientRatio(Synthetic):
         return np.where(self._missing(generators("gaps")), np.nan, samples), self.domain.of_log_ratio(level)
 
     def _level(self, generators: Callable[[str], np.random.Generator]) -> Array:
-        steps = np.sqrt(self.s * self.r) * generators("walk").standard_normal(self.steps)
+        steps = self._walk_sd() * generators("walk").standard_normal(self.steps)
         drawn = generators("jumps").random((self.steps, 2))
         steps += np.where(
             drawn[:, 0] < self.jump_rate, np.where(drawn[:, 1] < 0.5, -1.0, 1.0) * self.jump_size, 0.0
@@ -244,8 +244,16 @@ class GradientRatio(Synthetic):
         if self.outlier_rate:
             struck = generators("outliers").random(self.steps) < self.outlier_rate
             noise = np.where(struck, self.outlier_scale * noise, noise)
-        scaled: Array = np.sqrt(self.r) * noise
+        scaled: Array = self._noise_sd() * noise
         return scaled
+
+    def _walk_sd(self) -> Any:
+        """Standard deviation of the level's steps: one, or one for each sample."""
+        return np.sqrt(self.s * self.r)
+
+    def _noise_sd(self) -> Any:
+        """That of the noise before outliers."""
+        return np.sqrt(self.r)
 
     def _missing(self, generator: np.random.Generator) -> NDArray[np.bool_]:
         missing = np.zeros(self.steps, bool)
@@ -256,6 +264,78 @@ class GradientRatio(Synthetic):
         for t in range(self.steps):
             missing[t] = drawn[t, 0] < self.gap_rate or (t > 0 and missing[t - 1] and drawn[t, 1] < lasts)
         return missing
+
+
+def is_plain_walk(stream: Stream) -> TypeGuard[GradientRatio]:
+    """Whether a stream is a random walk in white noise, and no more: the one that the closed form is of."""
+    plain = GradientRatio()
+    more = ("ramp", "jump_rate", "correlation", "outlier_rate", "gap_rate", "domain")
+    return type(stream) is GradientRatio and all(
+        getattr(stream, name) == getattr(plain, name) for name in more
+    )
+
+
+@dataclass(frozen=True)
+class RegimeChange(GradientRatio):
+    """A gradient ratio whose world changes at sample ``at``; at or beyond the stream's end it never does.
+
+    All else is as in GradientRatio, on both sides of the change, and ``r`` and ``s`` are those before it.
+    shift: of the level, in standard deviations sqrt(r) of the noise before the change, in the log. r_factor:
+    what r is multiplied by; the walk goes on as before, so that s is divided by it. s_factor: what the walk's
+    variance q is multiplied by; the noise goes on as before, so that s is multiplied by it. gap: samples
+    that are missing from ``at`` on, beside those that ``gap_rate`` takes.
+
+    Streams that differ in the change alone have the same samples before it and the same random numbers after
+    it: with factors of 1 their noise is the same throughout.
+    """
+
+    steps: int = 2000
+    r: float = 1.0
+    s: float = 0.01
+    at: int = 1000
+    shift: float = 0.0
+    r_factor: float = 1.0
+    s_factor: float = 1.0
+    gap: int = 0
+
+    def _validate(self) -> None:
+        super()._validate()
+        for count in ("at", "gap"):
+            self._require(count, getattr(self, count) >= 0, "an int >= 0")
+        self._require("shift", np.isfinite(self.shift), "finite")
+        for factor in ("r_factor", "s_factor"):
+            self._require(factor, 0.0 <= getattr(self, factor) < np.inf, "finite and >= 0")
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is different after the change."""
+        same = self.shift == 0.0 and self.r_factor == self.s_factor == 1.0 and self.gap == 0
+        return not same and self.at < self.steps
+
+    @property
+    def may_have_gaps(self) -> bool:
+        """Where one comes with the change, or gaps begin at all."""
+        return self.gap > 0 or super().may_have_gaps
+
+    def _level(self, generators: Callable[[str], np.random.Generator]) -> Array:
+        return super()._level(generators) + self._from_change(0.0, self.shift * np.sqrt(self.r))
+
+    def _walk_sd(self) -> Any:
+        before = super()._walk_sd()
+        return self._from_change(before, before * np.sqrt(self.s_factor))
+
+    def _noise_sd(self) -> Any:
+        before = super()._noise_sd()
+        return self._from_change(before, before * np.sqrt(self.r_factor))
+
+    def _missing(self, generator: np.random.Generator) -> NDArray[np.bool_]:
+        missing = super()._missing(generator)
+        missing[self.at : self.at + self.gap] = True
+        return missing
+
+    def _from_change(self, before: float, after: float) -> Array:
+        """One value for each sample before the change, another from there on."""
+        return np.where(np.arange(self.steps) >= self.at, after, before)
 
 
 @dataclass(frozen=True)

@@ -201,3 +201,8 @@ def aligned(lines: Sequence[Iterable[str]], texts: int = 2) -> str:
         "-" * width if text else "-" * (width - 1) + ":" for width, text in zip(widths, left, strict=True)
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in [pad[0], rule, *pad[1:]])
+
+
+def counted(number: int, what: str) -> str:
+    """So many of something."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

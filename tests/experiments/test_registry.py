@@ -7,7 +7,7 @@ import pytest
 from estimators import EMA, DebiasedEMA, Kalman, MovingAverage
 from experiments import config, registry
 from experiments.recorded import Recorded
-from experiments.streams import GradientRatio, Impulse, Ramp, Sinusoid, Step
+from experiments.streams import GradientRatio, Impulse, Ramp, RegimeChange, Sinusoid, Step
 
 
 def test_every_estimator_has_its_name_once() -> None:
@@ -26,6 +26,7 @@ def test_every_stream_has_its_name() -> None:
         "impulse": Impulse,
         "sinusoid": Sinusoid,
         "recorded": Recorded,
+        "regime_change": RegimeChange,
     }
 
 

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from experiments import config, registry
-from experiments.streams import Domain, GradientRatio, Impulse, Ramp, Realisations, Sinusoid, Step, Synthetic
+from experiments.streams import (
+    Domain,
+    GradientRatio,
+    Impulse,
+    Ramp,
+    Realisations,
+    RegimeChange,
+    Sinusoid,
+    Step,
+    Synthetic,
+)
 
 EVERYTHING: dict[str, Any] = {
     "s": 1e-3,
@@ -24,7 +34,7 @@ EVERYTHING: dict[str, Any] = {
     "gap_rate": 0.05,
     "gap_length": 4.0,
 }
-KINDS = [GradientRatio, Step, Ramp, Impulse, Sinusoid]
+KINDS = [GradientRatio, RegimeChange, Step, Ramp, Impulse, Sinusoid]
 domains = st.sampled_from(list(Domain))
 
 
@@ -341,6 +351,115 @@ def test_a_stream_without_noise_still_lets_a_filter_be_set(stream: Synthetic) ->
     assert stream.own_noise_variance() == 1.0
 
 
+# --- a world that changes -----------------------------------------------------------------------------------
+
+CHANGES = [
+    {"shift": 8.0},
+    {"shift": -2.0, "gap": 3},
+    {"r_factor": 9.0},
+    {"r_factor": 0.0},
+    {"s_factor": 100.0, "outlier_rate": 0.05},
+    {"s_factor": 0.0, "gap_rate": 0.05},
+    {"r_factor": 0.1, "s_factor": 2.0, "degrees_of_freedom": 3.0, "correlation": 0.4},
+]
+
+
+def changed(**settings: Any) -> Realisations:
+    return RegimeChange(steps=200, at=120, **settings).draw([0, 3], 7)
+
+
+def unchanged(settings: dict[str, Any]) -> Realisations:
+    """The stream of the same settings in which nothing changes."""
+    kept = settings.keys() - {"shift", "r_factor", "s_factor", "gap"}
+    return changed(**{name: settings[name] for name in kept})
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_before_the_change_all_is_as_without_it(change: dict[str, float]) -> None:
+    one, other = changed(**change), unchanged(change)
+    assert one.level is not None
+    assert other.level is not None
+    np.testing.assert_array_equal(one.samples[:120], other.samples[:120])
+    np.testing.assert_array_equal(one.level[:120], other.level[:120])
+    assert not np.array_equal(one.samples[120:], other.samples[120:], equal_nan=True)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_after_the_change_the_random_numbers_are_the_same(change: dict[str, float]) -> None:
+    one, other = changed(**change), unchanged(change)
+    assert one.level is not None
+    assert other.level is not None
+    there = np.isfinite(one.samples[120:])
+    scaled = np.sqrt(change.get("r_factor", 1.0)) * other.noise[120:]
+    np.testing.assert_allclose(one.noise[120:][there], scaled[there], rtol=0, atol=1e-12)
+    steps = np.sqrt(change.get("s_factor", 1.0)) * np.diff(other.level, axis=0)[119:]
+    steps[0] += change.get("shift", 0.0)
+    np.testing.assert_allclose(np.diff(one.level, axis=0)[119:], steps, rtol=0, atol=1e-12)
+
+
+def test_a_shift_is_in_standard_deviations_of_the_noise_before_it() -> None:
+    for more in ({}, {"r_factor": 9.0}, {"gap": 5}):
+        shifted, plain = changed(r=4.0, shift=3.0, **more), changed(r=4.0, **more)
+        assert shifted.level is not None
+        assert plain.level is not None
+        expected = np.where(np.arange(200) >= 120, 6.0, 0.0)[:, np.newaxis] + np.zeros(2)
+        np.testing.assert_allclose(shifted.level - plain.level, expected, rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(np.isnan(shifted.samples), np.isnan(plain.samples))
+
+
+def test_factors_of_the_noise_and_of_the_walk_leave_each_other_alone() -> None:
+    steps, at = 200_000, 100_000
+    stream = RegimeChange(steps=steps, at=at, r=2.0, s=0.01, r_factor=9.0, s_factor=4.0)
+    drawn = stream.draw([0], 0)
+    assert drawn.level is not None
+    walk = np.diff(drawn.level[:, 0])
+    for rows, r, q in ((slice(0, at - 1), 2.0, 0.02), (slice(at, steps - 1), 18.0, 0.08)):
+        within(drawn.noise[rows, 0] ** 2, r)
+        within(walk[rows] ** 2 / q, 1.0)
+    assert stream.own_noise_variance() == 2.0
+
+
+@pytest.mark.parametrize("gap", [0, 1, 5, 80, 1000])
+def test_a_gap_begins_with_the_change_and_has_its_length(gap: int) -> None:
+    missing = np.isnan(changed(gap=gap).samples)
+    expected = (np.arange(200) >= 120) & (np.arange(200) < 120 + gap)
+    np.testing.assert_array_equal(missing, np.stack([expected, expected], axis=1))
+    assert RegimeChange(gap=gap).may_have_gaps is (gap > 0)
+
+
+def test_a_gap_comes_on_top_of_others() -> None:
+    plain, more = (np.isnan(changed(gap_rate=0.1, gap=gap).samples) for gap in (0, 10))
+    assert more[120:130].all()
+    plain[120:130] = True
+    np.testing.assert_array_equal(more, plain)
+    assert RegimeChange(gap_rate=0.1).may_have_gaps
+
+
+def test_a_change_at_the_start_or_never() -> None:
+    plain = RegimeChange(steps=50).draw([0], 0)
+    at_once = RegimeChange(steps=50, at=0, r_factor=4.0, s_factor=4.0).draw([0], 0)
+    all_along = RegimeChange(steps=50, r=4.0).draw([0], 0)
+    np.testing.assert_allclose(at_once.samples, all_along.samples, rtol=0, atol=1e-12)
+    same(RegimeChange(steps=50, at=50, shift=8.0, gap=9).draw([0], 0), plain)
+
+
+def test_a_stream_knows_whether_it_changes() -> None:
+    assert not RegimeChange(outlier_rate=0.05, gap_rate=0.1).changes
+    assert not RegimeChange(shift=8.0, steps=1000).changes
+    for change in ({"shift": -1.0}, {"r_factor": 9.0}, {"s_factor": 0.0}, {"gap": 1}):
+        assert RegimeChange(**change).changes  # type: ignore[arg-type]
+
+
+def test_other_domains_show_the_same_change() -> None:
+    log, ratio = (changed(shift=8.0, gap=3, domain=domain) for domain in (Domain.log_ratio, Domain.ratio))
+    np.testing.assert_allclose(ratio.samples, np.exp(log.samples), rtol=1e-14)
+
+
+def test_as_it_ships_nothing_changes() -> None:
+    assert configured("stream=regime_change") == RegimeChange()
+    assert not RegimeChange().changes
+
+
 # --- deterministic signals ----------------------------------------------------------------------------------
 
 
@@ -401,6 +520,13 @@ NAN, INF = np.nan, np.inf
         (GradientRatio, "degrees_of_freedom", 2.0, "> 2"),
         (GradientRatio, "degrees_of_freedom", NAN, "> 2"),
         (GradientRatio, "noise_variance", 0.0, "> 0"),
+        (RegimeChange, "at", -1, ">= 0"),
+        (RegimeChange, "gap", -1, ">= 0"),
+        (RegimeChange, "shift", INF, "finite"),
+        (RegimeChange, "r_factor", -0.1, ">= 0"),
+        (RegimeChange, "s_factor", INF, "finite"),
+        (RegimeChange, "s_factor", NAN, ">= 0"),
+        (RegimeChange, "outlier_rate", 1.0, "[0, 1)"),
         (Ramp, "noise_variance", -1.0, "> 0"),
         (Ramp, "r", -1.0, ">= 0"),
         (Ramp, "slope", INF, "finite"),
