@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,7 +48,8 @@ class Sweep:
     def of(cls, overrides: Sequence[str], multirun: bool) -> Sweep:
         """Read axes from the command line and from the experiment's ``sweep``; ConfigError if they are none.
 
-        A key on the command line, fixed or swept, takes the place of the experiment's own axis.
+        A key on the command line, fixed or swept, takes the place of the experiment's own axis; of rows that
+        the command line leaves out, nothing is swept.
         """
         given = {_key(override): override for override in map(read, overrides)}
         swept = [key for key, override in given.items() if override.is_sweep_override()]
@@ -62,7 +63,8 @@ class Sweep:
         own = _own_sweep(config.resolved(base, "experiment.sweep"))
         if own["repetitions"] is not None and "seeds" not in given:
             fixed.append(f"seeds={own['repetitions']}")
-        from_yaml = list(_own_axes(own, given))
+        rows = base.estimators if "estimators" in given else None
+        from_yaml = list(_own_axes(own, {*given} | {*_of_absent_rows(own, rows)}))
         axes = [*from_yaml, *(Axis((key,), tuple(_choices(key, given[key]))) for key in swept)]
         keys = [key for axis in axes for key in axis.keys]
         for key in keys:
@@ -154,8 +156,18 @@ def _own_sweep(given: Any) -> dict[str, Any]:
     }
 
 
-def _own_axes(sweep: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[Axis]:
-    """The axes of an experiment's ``sweep`` without the keys that the command line gives."""
+def _of_absent_rows(sweep: Mapping[str, Any], rows: Any) -> Iterator[str]:
+    """Keys of an experiment's ``sweep`` that set estimators which are not among the rows; none if None."""
+    for key in itertools.chain.from_iterable(
+        [sweep["grid"], *(one for one in sweep["zip"] if isinstance(one, dict))]
+    ):
+        row = re.match(r"estimators\.([^.]+)\.", key)
+        if rows is not None and row and row[1] not in rows:
+            yield key
+
+
+def _own_axes(sweep: Mapping[str, Any], given: Set[str]) -> Iterator[Axis]:
+    """The axes of an experiment's ``sweep`` without the keys that are given otherwise."""
     for index, lists in enumerate([*({key: values} for key, values in sweep["grid"].items()), *sweep["zip"]]):
         where = "grid" if index < len(sweep["grid"]) else f"zip[{index - len(sweep['grid'])}]"
         if not isinstance(lists, dict) or not all(isinstance(v, list) and v for v in lists.values()):

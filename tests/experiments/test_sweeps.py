@@ -736,3 +736,11 @@ def test_an_executor_whose_library_is_absent_says_what_to_install(driver: Path, 
         assert f"install it with pip install 'kalmean[{name}]'" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_of_rows_that_are_left_out_nothing_is_swept(kalmean: Any) -> None:
+    small = ["stream.steps=400", "stream.at=200", "seeds=2", "burn_in=100"]
+    ran = kalmean("experiment=regimes", "estimators=[kalman,ema]", *small)
+    assert ran.code == 0, ran.err
+    assert set(ran.table["estimator"]) == {"kalman", "ema"}
+    assert ran.table["stream"].nunique() == 15
