@@ -145,18 +145,18 @@ def choose(series: NDArray[np.float64]) -> Choice:
         )
         return Choice(KalmanBank(), found, why, (f"the series is short: {present.size} samples",))
     warnings = []
-    inner, tails = _without_tails(series, found)
+    inner, kept, tails = _without_tails(series, found)
     if tails:
         warnings.append(
             f"{tails} samples lie beyond {TAIL:g} standard deviations of their prediction: outliers"
         )
-    correlation = _correlation(inner.estimator(), series)
+    correlation = _correlation(inner.estimator(), kept)
     if correlation:
         warnings.append(correlation)
     jumps, first = _jumps(inner, series)
     if jumps:
         warnings.append(f"the level jumps: {jumps} alarm{'s' * (jumps > 1)}, the first at sample {first:,}")
-    unsteady = [text for text in found.warnings if "halves" in text]
+    unsteady = [text for text in inner.warnings if "halves" in text]
     if unsteady:
         warnings.append(f"training is not stationary: {unsteady[0]}")
     if tails and jumps:
@@ -195,20 +195,22 @@ def _better_domain(samples: NDArray[np.float64]) -> Domain:
     return "log" if log.loglikelihood - np.log(present[1:]).sum() > raw.loglikelihood else "raw"
 
 
-def _without_tails(series: NDArray[np.float64], found: FitResult) -> tuple[FitResult, int]:
-    """Fit without isolated samples in tails that are not normal, and how many those are; 0: as it was."""
+def _without_tails(
+    series: NDArray[np.float64], found: FitResult
+) -> tuple[FitResult, NDArray[np.float64], int]:
+    """Fit without isolated samples in tails that are not normal, the series without them, and their number."""
     kept, fitted = series, found
     for _ in range(20):
         scaled = _standardised(fitted.estimator(), kept, series)
         beyond = _isolated(scaled)
         n = np.count_nonzero(np.isfinite(scaled))
         if np.count_nonzero(beyond) <= max(_most_by_chance(n * NORMAL_TAIL), MATTERING * n):
-            return found, 0
+            return found, series, 0
         again = np.where(beyond, np.nan, series)
         if np.array_equal(again, kept, equal_nan=True):
             break
         kept, fitted = again, fit(again)
-    return fitted, int(np.count_nonzero(beyond))
+    return fitted, kept, int(np.count_nonzero(beyond))
 
 
 def _standardised(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,17 @@ PUBLISHED = {
     "recorded_b64_tuned": ["stream=recorded_b64", "tune=prediction_rmse"],
     "response": ["experiment=response"],
     "sensitivity": ["experiment=sensitivity"],
+    "recommend": ["experiment=recommend", "stream=recorded", "stream.path=${recordings:digits_*.csv.gz}"],
+    "recommend_loss": [
+        "experiment=recommend",
+        "stream=recorded",
+        "stream.path=${recordings:digits_b64_seed0.csv.gz}",
+        "stream.column=classification_loss",
+    ],
+    "recommend_outliers": ["experiment=recommend", "seeds=1", "stream.s=0.01", "stream.outlier_rate=0.05"],
+    "adaptation": ["experiment=adaptation"],
+    "regimes": ["experiment=regimes"],
+    "calibration": ["experiment=calibration"],
     "cost": ["experiment=cost"],
     "overhead": ["experiment=overhead"],
 }
@@ -69,7 +81,7 @@ class Published:
 
     def block(self) -> str:
         """The command, links to what it left, and its table."""
-        command = " ".join(["python -m experiments", *self.overrides])
+        command = " ".join(["python -m experiments", *map(shlex.quote, self.overrides)])
         figures = [f"[{path.stem}](figures/{self.name}_{path.name})" for path in self.figures()]
         text = self.text()
         return f"`{command}` ([table](tables/{self.name}.csv); {', '.join(figures)})\n\n```\n{text}```"

@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -738,7 +739,7 @@ def test_an_executor_whose_library_is_absent_says_what_to_install(driver: Path, 
     assert not (tmp_path / "out" / "runs").exists()
 
 
-def test_of_rows_that_are_left_out_nothing_is_swept(kalmean: Any) -> None:
+def test_of_rows_that_are_left_out_nothing_is_swept(kalmean: Callable[..., Any]) -> None:
     small = ["stream.steps=400", "stream.at=200", "seeds=2", "burn_in=100"]
     ran = kalmean("experiment=regimes", "estimators=[kalman,ema]", *small)
     assert ran.code == 0, ran.err
