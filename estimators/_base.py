@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from estimators import _saving
-from estimators._parameters import NONNEGATIVE, POSITIVE, ByValue, real, whole
+from estimators._parameters import POSITIVE, ByValue, Range, real, whole
 from estimators._samples import (
     DOUBLE,
     OnInfinite,
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
     from estimators._straight import Straight
 
+CHANGES = {
+    "steps": Range("from 1e-100 to 1e100", lambda v: (v >= 1e-100) & (v <= 1e100)),
+    "weight": Range("0, or from 1e-100 to 1e100", lambda v: (v == 0) | ((v >= 1e-100) & (v <= 1e100))),
+    "r": POSITIVE,
+}
+"""What may be known of a sample, and the values that it may have."""
 CHUNK = 2**25
 """Bytes of a memory map that are filtered at a time."""
 
@@ -342,8 +348,9 @@ class BaseEstimator(ByValue, ABC):
             if field not in self.changes:
                 takes = f"it takes {' and '.join(self.changes)}" if self.changes else "nor any other change"
                 raise TypeError(f"{name} takes no {field} by sample; {takes}")
-            allowed = NONNEGATIVE if field == "weight" else POSITIVE
-            value = np.asarray(real(name, field, given, allowed.of("for every sample")))
+            value = np.empty(np.shape(given))
+            if value.size:
+                value = np.asarray(real(name, field, given, CHANGES[field].of("for every sample")))
             own = value.shape if length is None else value.shape[1:]
             if length is not None and value.shape[:1] != (length,):
                 raise ValueError(f"{name}: {field} has shape {value.shape}; x has {length} samples")

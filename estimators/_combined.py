@@ -45,6 +45,14 @@ class Combined(Recursive):
             expected: NDArray[np.float64] = self.predict(self._given_in(run), self._before(run)).mean
         return expected
 
+    def _innovation_variance(self, run: Run) -> NDArray[np.float64] | None:
+        if not run.states_variance:
+            return None
+        given = self._given_in(run)
+        with np.errstate(all="ignore"):
+            stated: NDArray[np.float64] = self.predict(given, self._before(run)).variance + given.r
+        return stated
+
     def _replay(
         self, run: Run, z: NDArray[np.float64], initial: NDArray[np.float64], mean: NDArray[np.float64]
     ) -> None:

@@ -72,10 +72,15 @@ class RandomWalk(Recursive):
         if steps is not None:
             changing["q"] = np.asarray(self.q * steps)
         if weight is not None or r is not None:
-            changing["r"] = np.asarray((self.r if r is None else r) / (1.0 if weight is None else weight))
+            changing["r"] = measured(self.r, weight, r)
         return changing
 
     def _innovation_variance(self, run: Run) -> NDArray[np.float64] | None:
         given = self._given_in(run)
         stated: NDArray[np.float64] = run.before("variance") + given.q + given.r
         return stated
+
+
+def measured(own: Parameter, weight: Any, r: Any) -> NDArray[np.float64]:
+    """Measurement variance of samples that are means of ``weight``, of r each if not of the own variance."""
+    return np.asarray((own if r is None else r) / (1.0 if weight is None else weight))

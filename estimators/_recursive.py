@@ -266,7 +266,7 @@ class Flat(NamedTuple):
                 for name, rows in changing.items()
             }
             given = tuple(
-                by_time[name].reshape(shape[0], -1) if name in by_time else value
+                by_time[name].reshape(shape[0], math.prod(channels)) if name in by_time else value
                 for name, value in zip(estimator.coefficients, given, strict=True)
             )
         state = tuple(np.full(channels, field, np.float64).reshape(-1) for field in start)

@@ -30,6 +30,7 @@ from estimators.covariance_matching import (
     met,
 )
 from estimators.protocol import Trait
+from estimators.response import gain_of as settled_gain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -157,7 +158,7 @@ class MehraKalman(Recursive):
         return frozenset({Trait.HAS_VARIANCE, Trait.SHIFT_EQUIVARIANT, Trait.SCALE_EQUIVARIANT})
 
     def _prior(self) -> MehraState:
-        gain = 2.0 / (1.0 + np.sqrt(1.0 + 4.0 / np.asarray(self.signal_to_noise)))
+        gain = settled_gain(np.asarray(self.signal_to_noise))
         return MehraState(math.nan, math.inf, gain, math.inf, 0.0, 0.0, 0.0, 0.0, 1.0)
 
     def _changed(self, steps: Any, weight: Any, r: Any) -> Changing:

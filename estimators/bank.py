@@ -11,6 +11,7 @@ import numpy as np
 from estimators._base import BaseEstimator
 from estimators._parameters import ABOVE_0_TO_1, FROM_0_BELOW_1, POSITIVE, Range, real, require, whole
 from estimators._samples import LARGEST, read_only
+from estimators.covariance_matching import by_time_and_weight
 from estimators.protocol import Trait
 from estimators.results import Run, Trace, align
 
@@ -81,7 +82,7 @@ class KalmanBank(BaseEstimator):
     @property
     def ratios(self) -> NDArray[np.float64]:
         """q/r of the members, from 0 on, (M,)."""
-        span = math.log10(self.highest / self.lowest)
+        span = math.log10(self.highest) - math.log10(self.lowest)
         count = min(1 + round(span * self.per_decade), MOST + 1)
         return np.concatenate([[0.0], np.geomspace(self.lowest, self.highest, count)])
 
@@ -106,13 +107,7 @@ class KalmanBank(BaseEstimator):
         return BankState(*(np.full(shape, value) for shape, value in zip(shapes, start, strict=True)))
 
     def _changed(self, steps: Any, weight: Any, r: Any) -> Changing:
-        """q for each step; a sample of weight w has r / w."""
-        changing: Changing = {}
-        if steps is not None:
-            changing["steps"] = steps
-        if weight is not None:
-            changing["noise"] = 1.0 / np.asarray(weight)
-        return changing
+        return by_time_and_weight(steps, weight)
 
     def _step(self, state: BankState, sample: Any, changing: Changing) -> BankState:
         opened = BankState(*(np.asarray(field, dtype=np.float64) for field in state))

@@ -27,7 +27,7 @@ from estimators._parameters import (
 )
 from estimators._recursive import Recursive
 from estimators.protocol import Trait
-from estimators.response import SettledGain
+from estimators.response import SettledGain, gain_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,6 +64,8 @@ class EMAWithVarianceState(NamedTuple):
     mean: Any
     variance: Any
     weight: Any
+    squared: Any
+    """Sum of the squared weights."""
     spread: Any
 
 
@@ -153,7 +155,7 @@ class _Exponential(Recursive, SettledGain):
         ratio = Range("> 0, a ratio of variances q/r", lambda v: v > 0)
 
         def beta(s: Any) -> Any:
-            return 1.0 - 2.0 / (1.0 + (1.0 + 4.0 / np.asarray(s)) ** 0.5)
+            return 1.0 - gain_of(np.asarray(s))
 
         return cls._from("signal_to_noise", s, ratio, beta, parameters, field="s")
 
@@ -176,7 +178,8 @@ class EMA(_Exponential):
     """Exponential moving average, mean += (1 - beta) (x - mean).
 
     beta in [0, 1); initial: the mean before the first sample, None to start at the first sample. A missing
-    sample changes nothing. Raises ValueError for parameters outside these ranges.
+    sample changes nothing; for samples known to be dt steps apart beta is beta^dt. Raises ValueError for
+    parameters outside these ranges.
     """
 
     initial: Parameter | None = 0.0
@@ -231,7 +234,7 @@ class _WeightMass(_Exponential):
     """Exponential weights over their accumulated mass: unbiased from the first sample on."""
 
     betas = BETWEEN_0_AND_1
-    coefficients = ("beta", "share")
+    coefficients: ClassVar[tuple[str, ...]] = ("beta", "share")
     changes = ("steps", "weight")
 
     def __post_init__(self) -> None:
@@ -292,26 +295,43 @@ class EMAWithVariance(_WeightMass):
     beta in (0, 1), ValueError outside. The spread is that of the samples about the mean, with the same
     weights (pandas' ewm(adjust=True).var(bias=True); West 1979, CACM 22). On the random walk for which this
     beta is the best it settles at the measurement variance r, and the variance of the mean's error at gain
-    times that, as a settled Kalman filter states it; where nothing drifts, that is twice the truth.
+    times that, as a settled Kalman filter states it; where nothing drifts, that is twice the truth. Of a few
+    samples the interval, a normal one, is too narrow.
     """
 
     State = EMAWithVarianceState
+    coefficients = ("beta", "share", "settled")
+
+    @property
+    def settled(self) -> Parameter:
+        """2 beta / (1 + beta): one less the settled sum of squared weights."""
+        return 2.0 * self.beta / (1.0 + self.beta)
 
     @staticmethod
     def predict(given: Any, state: EMAWithVarianceState) -> EMAWithVarianceState:
-        """The weight mass ages."""
-        return EMAWithVarianceState(state.mean, state.variance, given.beta * state.weight, state.spread)
+        """The weight mass ages, and what rests on it is as much less sure."""
+        aged = where(given.beta > 0.0, given.beta, 1.0)
+        variance = where(given.beta > 0.0, state.variance / aged, math.inf)
+        weight, squared = given.beta * state.weight, given.beta * given.beta * state.squared
+        return EMAWithVarianceState(state.mean, variance, weight, squared, state.spread)
 
     @staticmethod
     def correct(given: Any, state: EMAWithVarianceState, sample: Any) -> tuple[EMAWithVarianceState, Any]:
-        """DebiasedEMA's gain K; spread (1 - K) (spread + K innovation^2), of one sample none."""
-        weight = state.weight + given.share
+        """DebiasedEMA's gain K; spread (1 - K) (spread + K innovation^2), of one sample none.
+
+        What the spread misses for want of samples, one less the sum of the squared weights, is made up for.
+        """
+        weight, squared = state.weight + given.share, state.squared + given.share * given.share
         gain = given.share / weight
         first = state.mean != state.mean
         innovation = where(first, 0.0, sample - state.mean)
         spread = where(first, 0.0, (1.0 - gain) * (state.spread + gain * innovation * innovation))
-        variance = where(first, math.inf, gain * spread)
-        return EMAWithVarianceState(toward(state.mean, sample, gain), variance, weight, spread), gain
+        missed = 1.0 - squared / (weight * weight)
+        several = missed > 1e-9  # after a gap so long that all else is forgotten there is one sample again
+        unbiased = spread / where(several, missed, 1.0)
+        variance = where(several, gain * given.settled * unbiased, math.inf)
+        mean = toward(state.mean, sample, gain)
+        return EMAWithVarianceState(mean, variance, weight, squared, spread), gain
 
     @property
     def traits(self) -> frozenset[Trait]:
@@ -320,13 +340,15 @@ class EMAWithVariance(_WeightMass):
         return frozenset(traits | {Trait.HAS_VARIANCE})
 
     def _prior(self) -> EMAWithVarianceState:
-        return EMAWithVarianceState(math.nan, math.inf, 0.0, 0.0)
+        return EMAWithVarianceState(math.nan, math.inf, 0.0, 0.0, 0.0)
 
     def _innovation_variance(self, run: Run) -> NDArray[np.float64] | None:
-        # r / (1 - K): the innovation's variance beside the spread r of the settled filter that this is.
-        with np.errstate(invalid="ignore"):
-            stated: NDArray[np.float64] = run.before("spread") / np.asarray(self.beta)
-        return np.where(np.isinf(run.before("variance")), math.inf, stated)
+        # Of the mean before it, as that has aged, and of the sample, which is the mean's over its gain.
+        variance, share = run.before("variance"), np.asarray(self.share)
+        with np.errstate(all="ignore"):
+            stated: NDArray[np.float64] = variance / self._given_in(run).beta
+            stated = stated + variance * run.before("weight") / share
+        return np.where(np.isinf(variance), math.inf, stated)
 
 
 def _beta_at_odds(odds: Any, frequency: Any) -> Any:

@@ -24,7 +24,7 @@ from estimators._recursive import compiled_loops
 from estimators._samples import OnInfinite, checked_out
 from estimators.ema import EMA
 from estimators.protocol import Trait
-from estimators.response import SettledGain
+from estimators.response import SettledGain, gain_of
 from estimators.results import SmoothResult
 
 if TYPE_CHECKING:
@@ -114,9 +114,7 @@ class Kalman(RandomWalk, SettledGain):
     @property
     def steady_gain(self) -> Parameter:
         """2 / (1 + sqrt(1 + 4/s)), the positive root of K^2 = s (1 - K), free of cancellation."""
-        with np.errstate(divide="ignore", over="ignore"):
-            gain = 2.0 / (1.0 + np.sqrt(1.0 + 4.0 / np.asarray(self.signal_to_noise)))
-        return plain(gain)
+        return plain(gain_of(np.asarray(self.signal_to_noise)))
 
     @property
     def steady_beta(self) -> Parameter:

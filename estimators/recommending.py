@@ -198,7 +198,7 @@ def _better_domain(samples: NDArray[np.float64]) -> Domain:
 def _without_tails(
     series: NDArray[np.float64], found: FitResult
 ) -> tuple[FitResult, NDArray[np.float64], int]:
-    """Fit without isolated samples in tails that are not normal, the series without them, and their number."""
+    """Fit without isolated samples in tails that are not normal; the series without them; their number."""
     kept, fitted = series, found
     for _ in range(20):
         scaled = _standardised(fitted.estimator(), kept, series)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from estimators._arithmetic import toward, where
-from estimators._parameters import FINITE, NONNEGATIVE, Parameter, Range, plain, real, require
+from estimators._parameters import FINITE, NONNEGATIVE, Parameter, Range, fit_together, plain, real, require
 from estimators.robust import RobustKalman, standardised, weighed
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ class ResettingKalman(RobustKalman):
         and clip; ValueError otherwise.
         """
         name = f"{type(self).__name__}.detection_delay"
-        return self._run_length(real(name, "shift", shift, FINITE.of("in standard deviations")))
+        off = real(name, "shift", shift, FINITE.of("in standard deviations"))
+        fit_together(name, shift=off, alarm=self.alarm, slack=self.slack, clip=self.clip)
+        return self._run_length(off)
 
     def _run_length(self, shift: Parameter) -> Parameter:
         return plain(np.vectorize(_two_sided, otypes=[float])(self.alarm, self.slack, self.clip, shift))

@@ -234,15 +234,21 @@ class SettledTrend(ABC):
         return np.where(time == 0.0, 1.0, np.where(modes.gain == 1.0, 0.0, error))
 
     def _crossing(self, level: float) -> Parameter:
-        """Time of the first crossing, between the start and where the modulus of both poles has decayed."""
-        gain = np.broadcast_arrays(self.steady_gain, self.steady_slope_gain)[0]
+        """Time of the first crossing; of poles in a pair within a quarter turn, before the error is zero."""
+        modes = self._cascade()
+        poles = 1.0 - modes.fast
+        turn = np.abs(np.angle(poles))
         with np.errstate(divide="ignore"):
-            low, high = np.zeros(gain.shape), np.minimum(np.maximum(4.0 / gain, 1.0), 1e300)
+            high = np.minimum(np.maximum(4.0 / modes.gain, 1.0), 1e300)
+            paired = np.iscomplex(poles) & ~modes.equal
+            high = np.where(paired, np.minimum(high, 0.5 * np.pi / turn), high)
+        low = np.zeros(high.shape)
         for _ in range(100):
             middle = 0.5 * (low + high)
             before = self._error(middle) > level
             low, high = np.where(before, middle, low), np.where(before, high, middle)
-        return plain(np.where(gain == 0.0, np.inf, np.where(gain == 1.0, 0.0, high)))
+        at_once, never = modes.gain == 1.0, modes.gain == 0.0
+        return plain(np.where(never, np.inf, np.where(at_once, 0.0, high)))
 
     def _quiet(self, formula: Any) -> Parameter:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

@@ -30,12 +30,13 @@ class SwitchingState(NamedTuple):
     probability: Any
 
 
-def spread(share: Any, own: Any, other: Any, mean: Any, means: Any) -> Any:
-    """Variance of a mixture of two, ``share`` of the second; infinite while nothing is known."""
-    first, second = means
-    from_first, from_second = first - mean, second - mean
-    about = (1.0 - share) * (own + from_first * from_first) + share * (other + from_second * from_second)
-    return where(own == math.inf, math.inf, about)
+def spread(share: Any, own: Any, other: Any, apart: Any) -> Any:
+    """Variance of a mixture of two whose means lie apart, ``share`` of the other; of equal ones their own.
+
+    Infinite while nothing is known.
+    """
+    mixed = own + share * (other - own) + share * (1.0 - share) * apart * apart
+    return where(own == math.inf, math.inf, mixed)
 
 
 def bounded(surprise: Any) -> Any:
@@ -58,9 +59,9 @@ def weighed(given: Any, state: Any, sample: Any) -> Any:
     share = where(unknown, state.probability, state.probability / (state.probability + against))
     gain = quiet_gain + share * (fast_gain - quiet_gain)
     weights = gain, quiet_gain, fast_gain, share
-    mean, quiet, fast = moved((state.mean, state.quiet, state.fast), sample, weights)
+    _, quiet, fast = moved((state.mean, state.quiet, state.fast), sample, weights)
     quiet_left, fast_left = given.r * quiet_gain, given.r * fast_gain
-    return (spread(share, quiet_left, fast_left, mean, (quiet, fast)), quiet_left, fast_left, share), weights
+    return (spread(share, quiet_left, fast_left, fast - quiet), quiet_left, fast_left, share), weights
 
 
 def moved(carried: Any, sample: Any, weights: Any) -> Any:
@@ -119,13 +120,12 @@ class SwitchingKalman(Combined, RandomWalk):
         each = 1.0 / (fast * (1.0 - fast))
         of_fast = state.probability * given.stay_fast * (1.0 - fast) * each
         of_quiet = state.probability * (1.0 - given.stay_fast) * fast * each
-        means = state.quiet, state.fast
         apart = state.fast - state.quiet
         quiet_mean, fast_mean = state.quiet + of_quiet * apart, state.quiet + of_fast * apart
-        quiet = spread(of_quiet, state.quiet_variance, state.fast_variance, quiet_mean, means) + given.q
-        fast_one = spread(of_fast, state.quiet_variance, state.fast_variance, fast_mean, means)
+        quiet = spread(of_quiet, state.quiet_variance, state.fast_variance, apart) + given.q
+        fast_one = spread(of_fast, state.quiet_variance, state.fast_variance, apart)
         fast_one = fast_one + given.process_fast
-        total = spread(fast, quiet, fast_one, state.mean, (quiet_mean, fast_mean))
+        total = spread(fast, quiet, fast_one, fast_mean - quiet_mean)
         return SwitchingState(state.mean, quiet_mean, fast_mean, total, quiet, fast_one, fast)
 
     @staticmethod
@@ -151,8 +151,3 @@ class SwitchingKalman(Combined, RandomWalk):
 
     def _changed(self, steps: Any, weight: Any, r: Any) -> Changing:
         return super()._changed(None, weight, r)
-
-    def _innovation_variance(self, run: Any) -> Any:
-        given = self._given_in(run)
-        with np.errstate(all="ignore"):
-            return self.predict(given, self._before(run)).variance + given.r

@@ -22,6 +22,8 @@ from estimators._parameters import (
     require,
     whole,
 )
+from estimators._random_walk import measured
+from estimators._samples import as_stream
 from estimators.protocol import Trait
 from estimators.response import SettledTrend, gain_of
 from estimators.results import Score
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from estimators._samples import OnInfinite
-    from estimators.results import Changing, Run
+    from estimators.results import Changing
 
 
 class TrendState(NamedTuple):
@@ -62,7 +64,15 @@ def corrected(carried: Any, sample: Any, weights: Any) -> Any:
     level, slope = carried
     gain, slope_gain = weights
     innovation = where(level == level, sample - level, 0.0)
-    return where(gain == 1.0, sample, level + gain * innovation), slope + slope_gain * innovation
+    moved = slope + slope_gain * innovation
+    # Of samples near the largest numbers the slope may not be one.
+    return where(gain == 1.0, sample, level + gain * innovation), where(abs(moved) < 1e308, moved, slope)
+
+
+def along(level: Any, slope: Any) -> Any:
+    """Level one step later, where it is if that is no number."""
+    ahead = level + slope
+    return where(abs(ahead) < 1e308, ahead, level)
 
 
 def weighed(given: Any, state: Any, sample: Any) -> Any:
@@ -102,13 +112,12 @@ class _Trend(Combined, SettledTrend):
     move = staticmethod(corrected)
 
     def score(self, x: Any, truth: Any = None, *, skip: int = 0, on_infinite: OnInfinite = "raise") -> Score:
-        """Errors as ``BaseEstimator.score`` has them; without truth, of predictions along the slope."""
+        """Errors as ``BaseEstimator.score`` has them; without truth those of predictions, which are kept."""
         if truth is not None:
             return super().score(x, truth, skip=skip, on_infinite=on_infinite)
-        run = self.filter(np.asarray(x), on_infinite=on_infinite)._run
-        error = -run.innovation[max(1, whole("score", "skip", skip, 0)) :].reshape(
-            -1, math.prod(run.channels)
-        )
+        run = self.filter(as_stream(x)[0], on_infinite=on_infinite)._run
+        error = -run.innovation[max(1, whole("score", "skip", skip, 0)) :]
+        error = error.reshape(len(error), math.prod(run.channels))
         known = ~np.isnan(error)
         sums = [np.where(known, terms, 0.0).sum(axis=0) for terms in (1.0, error, error**2)]
         return Score.of(np.stack(sums), run.channels)
@@ -155,7 +164,7 @@ class LocalTrend(_Trend):
         """The level has moved along the slope, and both may have drifted."""
         unknown = state.slope_variance == math.inf
         return TrendState(
-            state.mean + state.slope,
+            along(state.mean, state.slope),
             state.slope,
             state.variance + 2.0 * state.covariance + state.slope_variance + given.q,
             state.covariance + where(unknown, 0.0, state.slope_variance),
@@ -177,10 +186,12 @@ class LocalTrend(_Trend):
         -s of two random walks (Harvey 1989, section 4.1).
         """
         q, q_slope, r = (np.asarray(value, dtype=np.complex128) for value in (self.q, self.q_slope, self.r))
-        with np.errstate(all="ignore"):
-            twice = q + np.sqrt(q * q - 4.0 * r * q_slope)
-            fast = np.where(r == 0.0, np.inf, 0.5 * twice / r)
-            slow = np.where(q_slope == 0.0, 0.0, 2.0 * q_slope / twice)
+        with np.errstate(all="ignore"):  # ratios first: the variances' squares may not be numbers
+            s, s_slope = q / r, q_slope / r
+            root = np.where(s == 0.0, np.sqrt(-4.0 * s_slope), s * np.sqrt(1.0 - 4.0 * (s_slope / s) / s))
+            fast = np.where(r == 0.0, np.inf, 0.5 * (s + root))
+            slow = np.where(r == 0.0, q_slope / q, s_slope / (0.5 * (s + root)))
+            slow = np.where(q_slope == 0.0, 0.0, slow)
         return gain_of(fast), gain_of(slow)
 
     @property
@@ -212,13 +223,7 @@ class LocalTrend(_Trend):
         return TrendState(math.nan, 0.0, math.inf, 0.0, math.inf, 0.0)
 
     def _changed(self, steps: Any, weight: Any, r: Any) -> Changing:
-        return {"r": np.asarray((self.r if r is None else r) / (1.0 if weight is None else weight))}
-
-    def _innovation_variance(self, run: Run) -> NDArray[np.float64] | None:
-        given = self._given_in(run)
-        with np.errstate(invalid="ignore"):
-            stated: NDArray[np.float64] = self.predict(given, self._before(run)).variance + given.r
-        return stated
+        return {"r": measured(self.r, weight, r)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +272,7 @@ class Holt(_Trend):
     @staticmethod
     def predict(given: Any, state: HoltState) -> HoltState:
         """The level has moved along the slope."""
-        return HoltState(state.mean + state.slope, state.slope)
+        return HoltState(along(state.mean, state.slope), state.slope)
 
     @staticmethod
     def correct(given: Any, state: HoltState, sample: Any) -> tuple[HoltState, Any]:

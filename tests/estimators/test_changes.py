@@ -314,14 +314,17 @@ def test_three_kinds_read_as_a_list() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"steps": [1.0, 0.0]}, "Kalman: steps=[1.0, 0.0] is not valid; steps must be > 0 for every sample"),
+        (
+            {"steps": [1.0, 0.0]},
+            "Kalman: steps=[1.0, 0.0] is not valid; steps must be from 1e-100 to 1e100 for every sample",
+        ),
         (
             {"steps": [1.0, -2.0]},
-            "Kalman: steps=[1.0, -2.0] is not valid; steps must be > 0 for every sample",
+            "Kalman: steps=[1.0, -2.0] is not valid; steps must be from 1e-100 to 1e100 for every sample",
         ),
         (
             {"weight": [-1.0, 1.0]},
-            "Kalman: weight=[-1.0, 1.0] is not valid; weight must be >= 0 for every sample",
+            "Kalman: weight=[-1.0, 1.0] is not valid; weight must be 0, or from 1e-100 to 1e100 for ever",
         ),
         ({"r": [1.0, math.nan]}, "Kalman: r=[1.0, nan] is not valid; r must be > 0 for every sample"),
         ({"r": [1.0, math.inf]}, "Kalman: r=[1.0, inf] is not valid; r must be > 0 for every sample"),
@@ -342,8 +345,11 @@ def test_what_is_out_of_range(changes: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"weight": -1.0}, "Kalman: weight=-1.0 is not valid; weight must be >= 0 for every sample"),
-        ({"steps": 0}, "Kalman: steps=0 is not valid; steps must be > 0 for every sample"),
+        (
+            {"weight": -1.0},
+            "Kalman: weight=-1.0 is not valid; weight must be 0, or from 1e-100 to 1e100 for every sample",
+        ),
+        ({"steps": 0}, "Kalman: steps=0 is not valid; steps must be from 1e-100 to 1e100 for every sample"),
         ({"r": [1.0, 2.0]}, "Kalman: r has shape (2,); it must be one number or (3,)"),
     ],
 )

@@ -100,20 +100,34 @@ def test_the_mean_is_the_debiased_emas() -> None:
     assert out.state.weight == debiased.state.weight
 
 
-def test_the_variance_is_gain_times_spread() -> None:
+def test_the_variance_is_gain_times_the_unbiased_spread() -> None:
     x = np.random.default_rng(1).normal(size=100)
     x[[0, 1, 50, 99]] = np.nan
     ema = EMAWithVariance(0.9)
-    out, spread = ema.filter(x), np.array(spreads_of(ema, x))
+    out = ema.filter(x)
+    unbiased = pd.Series(x).ewm(alpha=0.1).var(bias=False).to_numpy() * (2 * 0.9 / 1.9)
     seen = ~np.isnan(x)
     seen[2] = False  # of one sample nothing is known but itself
-    np.testing.assert_allclose(out.variance[seen], (out.gain * spread)[seen], rtol=1e-14)
+    np.testing.assert_allclose(out.variance[seen], (out.gain * unbiased)[seen], rtol=1e-12)
     np.testing.assert_array_equal(out.variance[:3], np.inf)
-    assert out.variance[99] == out.variance[98]  # time passes, and no error of the mean is known for it
+    assert out.variance[99] == pytest.approx(
+        out.variance[98] / 0.9, rel=1e-14
+    )  # half forgotten, half as sure
     np.testing.assert_array_equal(out.innovation_variance[:4], np.inf)
-    np.testing.assert_allclose(out.innovation_variance[4:], spread[3:-1] / 0.9, rtol=1e-14)
+    aged = 1.0 / np.cumsum(0.9 ** np.arange(98))
+    expected = unbiased[48] * (aged[46] / 0.9 + 1.0)
+    assert out.innovation_variance[49] == pytest.approx(expected, rel=1e-12)
     low, high = out.interval(0.95)
     np.testing.assert_allclose(high[seen] - low[seen], 2 * 1.959963984540054 * np.sqrt(out.variance[seen]))
+
+
+def test_after_a_gap_it_is_no_surer_than_one_fresh_sample() -> None:
+    x = np.random.default_rng(1).normal(size=(2001, 2000))
+    x[1000:2000] = np.nan
+    low, high = EMAWithVariance(0.99).filter(x).interval()
+    assert np.mean((low[-1] < 0.0) & (high[-1] > 0.0)) > 0.95
+    forgotten = EMAWithVariance(0.9).filter(np.r_[1.0, 2.0, 3.0, np.full(20_000, np.nan), 7.0])
+    assert forgotten.variance[-1] == np.inf
 
 
 @pytest.mark.parametrize("by", ["weight", "steps", "both"])
@@ -212,7 +226,7 @@ def test_from_other_names() -> None:
     assert EMAWithVariance.from_alpha(0.25) == EMAWithVariance(0.75)
     assert EMAWithVariance.from_span(19) == EMAWithVariance(0.9)
     assert EMAWithVariance(0.9) != DebiasedEMA(0.9)
-    assert EMAWithVariance(0.9).state_bytes == 32
+    assert EMAWithVariance(0.9).state_bytes == 40
     for name in ("noise_gain", "cutoff", "half_life", "group_delay", "time_constant", "effective_window"):
         assert getattr(EMAWithVariance(0.9), name) == getattr(DebiasedEMA(0.9), name)
 

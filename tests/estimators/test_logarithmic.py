@@ -50,7 +50,6 @@ SETTINGS = [
     Log(Kalman(1e-2, 1.0), unbiased="mean"),
     Log(Kalman([0.0, 1e-4, 0.1, 0.2], [1.0, 1.0, 1.0, 0.5]), unbiased="mean"),
     Log(EMAWithVariance(0.9)),
-    Log(EMAWithVariance(0.9), unbiased="mean"),
     Log(MovingAverage(1)),
     Log(MovingAverage(7)),
     Log(MovingAverage(199)),
