@@ -43,7 +43,8 @@ class Evidence:
 def squared_errors(estimator: BaseEstimator, x: NDArray[np.float64], begin: int) -> NDArray[np.float64]:
     """Squared one-step errors of samples from ``begin`` on, NaN where one is missing or nothing is known."""
     innovation = np.asarray(estimator.filter(x).innovation)[begin:]
-    errors: NDArray[np.float64] = innovation**2
+    with np.errstate(over="ignore"):
+        errors: NDArray[np.float64] = innovation**2
     return errors
 
 
@@ -59,16 +60,18 @@ def compared(errors: dict[str, NDArray[np.float64]], chosen: NDArray[np.float64]
         own, reference = squares[both], chosen[both]
         if not own.size:
             continue
-        base = float(reference.mean())
-        rmse = math.sqrt(own.mean())
-        excess = math.sqrt(own.mean() / base) - 1.0 if base > 0.0 else 0.0
+        with np.errstate(over="ignore"):
+            base, mean = float(reference.mean()), float(own.mean())
+        rmse = math.sqrt(mean)
+        comparable = 0.0 < base < math.inf and mean < math.inf and mean < 1e20 * base
+        excess = math.sqrt(mean / base) - 1.0 if comparable else 0.0 if mean == base else math.nan
         half = math.nan
-        if own.size >= 5 * BATCHES and base > 0.0:
+        if own.size >= 5 * BATCHES and comparable:
             from scipy.special import stdtrit
 
-            means = np.array([part.mean() for part in np.array_split(own - reference, BATCHES)])
+            means = np.array([part.mean() for part in np.array_split((own - reference) / base, BATCHES)])
             spread = stdtrit(BATCHES - 1, 0.975) * means.std(ddof=1) / math.sqrt(BATCHES)
-            half = float(0.5 * spread / base / (1.0 + excess))
+            half = float(0.5 * spread / (1.0 + excess)) if excess > -1.0 else math.nan
         found.append(Evidence(name, rmse, excess, half))
     return tuple(found)
 

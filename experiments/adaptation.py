@@ -247,7 +247,7 @@ def _written(value: float, half: float) -> str:
 
 
 def _verdict(goal: Goal, panels: Sequence[Panel], found: Any) -> str:
-    """A goal, whether it is reached, and by which figure; undecided where the interval holds the bound."""
+    """A goal, whether it is reached, and by which figure; undecided where that cannot be told from one missed."""
     own = [
         (_s(panel), row)
         for panel in panels
@@ -260,7 +260,7 @@ def _verdict(goal: Goal, panels: Sequence[Panel], found: Any) -> str:
     s, worst = max(own, key=lambda one: float(one[1]["median"]))
     median, low, high = (float(worst[end]) for end in ("median", "median_low", "median_high"))
     verdict = "reached" if median <= goal.bound else "missed"
-    if low <= goal.bound < high:
+    if not np.isfinite(high) or low <= goal.bound < high:
         verdict = "undecided"
     interval = f" [{low:.3f}, {high:.3f}]" if np.isfinite(high) else ""
     return f"{verdict}: {goal.asked}; largest of {len(own)}: {median:.3f}{interval} at s = {s:g}"

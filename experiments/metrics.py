@@ -59,6 +59,15 @@ class Trial:
             raise ValueError("the level of this stream is not known")
         return self.drawn.level
 
+    @property
+    def additive(self) -> bool:
+        """Whether its map adds, so that noise and signal can be told apart; on logarithms it multiplies."""
+        return Trait.POSITIVE not in self.estimator.traits
+
+    def nothing(self, metric: str, unit: str) -> Measured:
+        """What cannot be measured of an estimator whose map does not add."""
+        return Measured(metric, unit, np.full(self.drawn.samples.shape[1], np.nan), "works on logarithms")
+
     @cached_property
     def noise_part(self) -> Array:
         """What this run's map leaves of the noise."""
@@ -118,6 +127,9 @@ def _summed() -> Any:
 
 def attenuation(trial: Trial) -> Iterable[Measured]:
     """10 log10(noise variance in / out), by replay, after the burn-in."""
+    if not trial.additive:
+        yield trial.nothing("attenuation_db", "dB")
+        return
     noise, left = trial.settled(trial.drawn.noise), trial.settled(trial.noise_part)
     seen = np.isfinite(noise)
     centre_in = 0.0 if trial.drawn.zero_mean else mean_over_time(noise)
@@ -137,6 +149,9 @@ def implied_attenuation(trial: Trial) -> Iterable[Measured]:
 
 def mean_age(trial: Trial) -> Iterable[Measured]:
     """Mean age of the weights: their replay on time itself; needs no truth."""
+    if not trial.additive:
+        yield trial.nothing("mean_age", "samples")
+        return
     samples = trial.drawn.samples
     time = np.broadcast_to(np.arange(samples.shape[0], dtype=np.float64)[:, np.newaxis], samples.shape)
     mass = np.asarray(trial.run.replay(np.ones(samples.shape), 0.0))
@@ -151,6 +166,9 @@ def lag(trial: Trial) -> Iterable[Measured]:
     The mean over the last quarter of the stream, where it is steady: within a thousandth of the quarter
     before, and as much more as samples are missing, since the lag then moves with the gaps.
     """
+    if not trial.additive:
+        yield trial.nothing("lag", "samples")
+        return
     slope = RAMP * trial.noise_sd
     ramp = slope * np.arange(trial.drawn.samples.shape[0], dtype=np.float64)
     behind = (ramp[:, np.newaxis] - trial.response_to(ramp)) / slope
@@ -163,6 +181,9 @@ def lag(trial: Trial) -> Iterable[Measured]:
 
 def settling(trial: Trial) -> Iterable[Measured]:
     """Samples at a new level until the error stays within 5 % of the step, replayed on the step alone."""
+    if not trial.additive:
+        yield trial.nothing("settling", "samples")
+        return
     steps = trial.drawn.samples.shape[0]
     height, at = STEP * trial.noise_sd, steps // 2
     step = np.where(np.arange(steps) >= at, height, 0.0)
@@ -179,6 +200,11 @@ def errors(trial: Trial) -> Iterable[Measured]:
     after = trial.settled(error)
     yield Measured("rmse", trial.unit, _root_mean_square(after))
     yield Measured("bias", trial.unit, mean_over_time(after))
+    if not trial.additive:
+        yield from (
+            trial.nothing(f"{part}_mse", f"({trial.unit})^2") for part in ("signal", "noise", "cross")
+        )
+        return
     signal, noise = trial.settled(trial.signal_error), trial.settled(trial.noise_part)
     for metric, product in (("signal", signal**2), ("noise", noise**2), ("cross", 2.0 * signal * noise)):
         yield Measured(f"{metric}_mse", f"({trial.unit})^2", mean_over_time(product))

@@ -17,7 +17,7 @@ from experiments.recorded import Recorded
 from experiments.runs import Outcome
 from experiments.settings import Match, Tune
 from experiments.setup import Setup
-from experiments.streams import Array
+from experiments.streams import Array, Domain
 from experiments.summaries import Column, Rows, long_table, summarise
 from experiments.tables import aligned, latex
 
@@ -88,6 +88,12 @@ def run(setup: Setup) -> Outcome:
     """Recommend for every series of the stream; ValueError where match or tune is set."""
     if setup.match is not Match.none or setup.tune is not Tune.none:
         raise ValueError("experiment=recommend chooses the settings itself; leave match and tune at none")
+    domain = getattr(setup.stream, "domain", Domain.ratio)
+    if domain is not Domain.ratio:
+        raise ValueError(
+            f"stream.domain={domain.value} is not valid with experiment=recommend, which says itself whether "
+            "logarithms are better; leave it out"
+        )
     drawn = setup.stream.draw(range(setup.repetitions), setup.root_seed, "evaluate")
     names = _names(setup)
     advices = []

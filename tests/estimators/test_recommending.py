@@ -196,6 +196,63 @@ def test_the_screen_can_be_typed_in() -> None:
     assert isinstance(made, Kalman)
 
 
+@pytest.mark.parametrize(
+    "x",
+    [
+        (np.random.default_rng(0).random(2000) < 0.05) * 1.0,
+        np.where(np.random.default_rng(0).random(1000) < 0.03, 62.0, 2.0),
+        np.cumsum(np.random.default_rng(0).standard_normal(1000))
+        + 60.0 * (np.random.default_rng(1).random(1000) < 0.03),
+    ],
+    ids=["rare_events", "flat_with_spikes", "walk_with_spikes"],
+)
+def test_what_has_no_noise_between_its_outliers_gets_the_bank(x: np.ndarray) -> None:
+    found = recommend(x)
+    inner = found.estimator.estimator if isinstance(found.estimator, Log) else found.estimator
+    assert isinstance(inner, KalmanBank)
+    assert found.lag > 0.5
+
+
+def test_one_spike_is_named_and_makes_nothing_else_false() -> None:
+    x = np.random.default_rng(0).standard_normal(2000)
+    x[700] = 50.0
+    found = recommend(x)
+    assert isinstance(found.estimator, RobustKalman)
+    assert len(found.warnings) == 1
+    assert "1 sample lies" in found.warnings[0]
+
+
+def test_a_robust_filter_does_not_remember_for_ever() -> None:
+    rng = np.random.default_rng(2)
+    noise = rng.standard_normal(600) * np.where(rng.random(600) < 0.03, 10.0, 1.0)
+    found = recommend(noise)
+    assert isinstance(found.estimator, RobustKalman)
+    assert found.estimator.q > 0.0
+
+
+@pytest.mark.parametrize("curve", ["sine", "cosine", "counter"])
+def test_a_smooth_curve_does_not_jump(curve: str) -> None:
+    t = np.arange(2000.0)
+    found = recommend({"sine": np.sin(t / 50), "cosine": np.cos(np.pi * t / 2000), "counter": t}[curve])
+    assert not any("jumps" in warning for warning in found.warnings)
+    assert any("LocalTrend and Holt" in warning for warning in found.warnings)
+
+
+def test_it_says_equally_well_only_of_what_does() -> None:
+    few = recommend(np.random.default_rng(3).standard_normal(100))
+    x, (low, high) = np.random.default_rng(3).standard_normal(100), few.beta_interval
+    ends = np.minimum([low, few.beta, high], 1.0 - 1.0 / 101)
+    rmse = EMA(ends, initial=None).score(x[:, np.newaxis], skip=10).rmse
+    assert few.beta_flatness == pytest.approx(rmse.max() / rmse.min() - 1.0)
+    assert ("equally well" in str(few)) == (few.beta_flatness <= 0.01)
+    assert 0.0 < few.beta < 1.0
+
+
+def test_heavy_tails_are_not_called_instationary() -> None:
+    said = [recommend(np.random.default_rng(seed).standard_t(3, 2000)).warnings for seed in range(20)]
+    assert np.mean(["halves" in " ".join(warnings_) for warnings_ in said]) <= 0.1
+
+
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.name.removesuffix(".csv.gz"))
 def test_goals_on_the_shipped_recordings(path: Path) -> None:
     """Recommended from the first half: within 2 % of hindsight, within 1 % of EMA(0.99), on the second."""

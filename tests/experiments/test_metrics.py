@@ -404,3 +404,12 @@ def test_a_shift_of_the_level_changes_no_attenuation_lag_or_settling() -> None:
 def test_the_shortest_streams_are_measured_without_warnings(steps: int, name: str) -> None:
     found = measured(MATCHED[name], GradientRatio(steps=steps), n=2)
     assert np.isfinite(found["rmse"].values).all()
+
+
+def test_of_a_map_that_multiplies_what_adds_is_not_measured(kalmean: Any) -> None:
+    ran = kalmean("estimators=[ema,log]", "stream.domain=ratio", "seeds=3", "stream.steps=400")
+    table = ran.table[ran.table["estimator"] == "log"].set_index("metric")
+    for metric in ("attenuation_db", "lag", "settling", "mean_age", "signal_mse"):
+        assert (table.loc[metric, "status"] == "works on logarithms").all()
+    for metric in ("rmse", "bias", "startup_rmse", "prediction_rmse", "implied_attenuation_db"):
+        assert (table.loc[metric, "status"] == "ok").all()

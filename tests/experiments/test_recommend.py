@@ -97,6 +97,7 @@ def test_negative_values_are_taken_as_they_are(tmp_path: Path, kalmean: Callable
     [
         (["tune=rmse"], "leave match and tune at none"),
         (["match=delay"], "leave match and tune at none"),
+        (["stream.domain=log_ratio"], "says itself whether logarithms are better"),
         (["stream=recorded", "stream.path=nowhere.csv"], "nowhere.csv"),
         (["stream=recorded", "stream.column=no_such"], "no_such"),
     ],
@@ -108,3 +109,11 @@ def test_errors_are_one_line_and_leave_nothing(
     assert ran.code == 2
     assert message in ran.err.splitlines()[-1]
     assert "Traceback" not in ran.err
+
+
+def test_a_constant_log_gets_an_answer(tmp_path: Path, kalmean: Callable[..., Any]) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("loss\n" + "1.5\n" * 20)
+    ran = kalmean("experiment=recommend", "stream=recorded", f"stream.path={path}", "stream.column=loss")
+    assert ran.code == 0, ran.err
+    assert "all samples are equal" in ran.out
