@@ -247,7 +247,7 @@ def _written(value: float, half: float) -> str:
 
 
 def _verdict(goal: Goal, panels: Sequence[Panel], found: Any) -> str:
-    """A goal, whether it is reached, and by which figure; undecided where that cannot be told from one missed."""
+    """A goal, whether it is reached, and by which figure; undecided where the two cannot be told apart."""
     own = [
         (_s(panel), row)
         for panel in panels
