@@ -119,7 +119,10 @@ def test_our_own_goals_miss_where_we_are_slow() -> None:
     slow = {"copy": 0.1, "compiled running sum": 0.2, "bottleneck move_mean": 0.2, "ema, tracker": 9.0}
     slow |= {"kalman, tracker": 9.0, "kalman": 3.0, "debiased_ema": 3.0, "kalman, 1 % missing": 3.0}
     slow |= {"ema, pure update": 30.0, "kalman, pure update": 30.0, "filterpy KalmanFilter": 10.0}
-    slow |= {"kalman, K of 0.1 to 0.5": 3.0, "kalman, of the same betas": 3.0}
+    slow |= {"kalman, K of 0.1 to 0.5": 3.0, "kalman, of the same betas": 3.0, "bank of 50": 30.0}
+    adapting = "mehra", "sage_husa", "resetting", "variational", "switching"
+    slow |= {f"{name}_kalman": 30.0 for name in adapting}
+    slow |= {"robust_kalman, huber": 30.0, "robust_kalman, student_t": 30.0}
     for goal in GOALS:
         if goal.metric == "ratio":
             figures = pd.DataFrame({"estimator": [goal.who, goal.over or "another"]})
