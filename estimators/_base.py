@@ -157,8 +157,8 @@ class BaseEstimator(ByValue, ABC):
         ``on_infinite="missing"``) or a shape that does not fit, TypeError for text, complex numbers and for
         an ``out`` that cannot be written.
         """
-        known = {name: v for name, v in (("steps", steps), ("weight", weight), ("r", r)) if v is not None}
-        if known:
+        as_ever = steps is weight is r is None
+        if not as_ever:
             pass
         elif out is None:
             if self._straight is not None:
@@ -178,8 +178,8 @@ class BaseEstimator(ByValue, ABC):
         passing = sample.ndim == 0 and np.isnan(sample)
         opened = self._fitted(opened, opened.mean.shape if passing else sample.shape)
         changing: Changing = {}
-        if known:
-            sample, changing = self._changing(sample, known, opened.mean.shape)
+        if not as_ever:
+            sample, changing = self._changing(sample, _given(steps, weight, r), opened.mean.shape)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
             stepped = self._step(opened, sample, changing)
         return _released(stepped, opened.mean.dtype) if out is None else self._written(stepped, out)
@@ -218,9 +218,8 @@ class BaseEstimator(ByValue, ABC):
             mean = checked_out(out, (samples.shape[0], *channels), kept)
             if np.may_share_memory(mean, samples):
                 samples = samples.copy()
-        known = {name: v for name, v in (("steps", steps), ("weight", weight), ("r", r)) if v is not None}
         changing: Changing = {}
-        if known:
+        if known := _given(steps, weight, r):
             samples, changing = self._changing(samples, known, channels, len(samples))
         run = self._filter(samples, start, mean, changing)
         if run.large:
@@ -429,6 +428,12 @@ class BaseEstimator(ByValue, ABC):
         for target, value in zip(out, stepped, strict=True):
             target[...] = value
         return out
+
+
+def _given(steps: Any, weight: Any, r: Any) -> dict[str, Any]:
+    """What of this is given."""
+    values = {"steps": steps, "weight": weight, "r": r}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _released(state: Any, mean_dtype: np.dtype[Any]) -> Any:

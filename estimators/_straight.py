@@ -35,7 +35,7 @@ class tracker(Tracker):
         self.estimator = estimator
         self.state = state
 
-    def update(self, sample, *, steps=None, weight=None, r=None):
+    def update(self, sample, steps=None, weight=None, r=None):
         if weight is steps is r is None and type(sample) is float and -{limit!r} < sample < {limit!r}:
             {fields}, = {read},
 {shared}

@@ -24,7 +24,7 @@ class Tracker:
         self._started = state is not None
         self._on_infinite = on_infinite
 
-    def update(self, x: Any, *, steps: Any = None, weight: Any = None, r: Any = None) -> Any:
+    def update(self, x: Any, steps: Any = None, weight: Any = None, r: Any = None) -> Any:
         """Take one sample of every channel and return the mean after it; raises as Estimator.update does."""
         state = self.state if self._started else self.estimator.init(x)
         given = {"steps": steps, "weight": weight, "r": r}
