@@ -504,6 +504,7 @@ def kills(driver: Path, tmp_path: Path, count: int, seed: int) -> None:
         assert standing(ran(driver, *settings).stderr) == (IDLE_CELLS, 0, 0)
 
 
+@pytest.mark.slow
 def test_five_kills_lose_nothing(driver: Path, tmp_path: Path) -> None:
     kills(driver, tmp_path, 5, seed=0)
 
