@@ -261,6 +261,7 @@ class Mine(EMA):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -33,6 +33,7 @@ def answer(name: str, value: Any, **settings: Any) -> Contestant:
     return Contestant(name, lambda: lambda: value, 10, **settings)
 
 
+@pytest.mark.slow
 def test_the_table_is_long_and_the_summary_gives_medians(small: Any) -> None:
     table = small.table
     assert list(table.columns) == [
@@ -52,6 +53,7 @@ def test_the_table_is_long_and_the_summary_gives_medians(small: Any) -> None:
     assert (row["low"], row["high"]) == (own.min(), own.max())
 
 
+@pytest.mark.slow
 def test_everything_asked_for_is_in_the_report(small: Any) -> None:
     text = (small.folder / "summary.md").read_text(encoding="utf-8")
     for name in ("scipy lfilter", "pandas ewm", "filterpy", "empty method", "the compare job", "limits"):
@@ -74,6 +76,7 @@ def test_a_wrong_answer_is_refused_before_anything_is_timed() -> None:
         cost.split(nothing)
 
 
+@pytest.mark.slow
 def test_who_is_absent_is_named_and_skipped(monkeypatch: pytest.MonkeyPatch, kalmean: Any) -> None:
     def only(sized: Any) -> Any:
         theirs = answer("theirs", np.ones(3), needs=["no_such_package"])
@@ -106,6 +109,7 @@ def test_a_verdict_follows_from_the_figure(goal: Goal, value: float | None, met:
         assert goal.met(value) is met
 
 
+@pytest.mark.slow
 def test_every_goal_has_its_figure(small: Any) -> None:
     """Where every peer is installed; a goal that no contest serves would stay unmeasured for ever."""
     summary = pd.read_csv(small.folder / "summary.csv")

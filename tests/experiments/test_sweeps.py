@@ -183,6 +183,7 @@ def test_any_order_and_any_chunks_leave_the_same_bytes(
     assert table(tmp_path / "out") == reference[0]
 
 
+@pytest.mark.slow
 def test_what_was_computed_for_other_sweeps_is_used_and_only_the_rest_is_run(
     driver: Path, tmp_path: Path, reference: tuple[bytes, bytes]
 ) -> None:
