@@ -105,6 +105,7 @@ def refusal(*overrides: str, multirun: bool = True) -> str:
 QUICK = ("gradient_ratio", "recorded")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stream",
     [
