@@ -25,7 +25,7 @@ from estimators._samples import (
 )
 from estimators.protocol import Trait
 from estimators.results import Changing, FilterResult, Run, Score, Trace, align, normal_bounds
-from estimators.tracker import Tracker
+from estimators.tracker import Tracker, known_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -158,9 +158,7 @@ class BaseEstimator(ByValue, ABC):
         an ``out`` that cannot be written.
         """
         as_ever = steps is weight is r is None
-        if not as_ever:
-            pass
-        elif out is None:
+        if as_ever and out is None:
             if self._straight is not None:
                 moved = self._straight.update(state, x)
                 if moved is not None:
@@ -169,7 +167,7 @@ class BaseEstimator(ByValue, ABC):
                 sample = as_sample(x, on_infinite)
                 if type(sample) is float:
                     return self._step(state, sample, {})
-        elif out is state:
+        elif as_ever and out is state:
             check_on_infinite(on_infinite)
             if self._moved_in_place(state, x):
                 return state
@@ -179,7 +177,7 @@ class BaseEstimator(ByValue, ABC):
         opened = self._fitted(opened, opened.mean.shape if passing else sample.shape)
         changing: Changing = {}
         if not as_ever:
-            sample, changing = self._changing(sample, _given(steps, weight, r), opened.mean.shape)
+            sample, changing = self._changing(sample, known_of(steps, weight, r), opened.mean.shape)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
             stepped = self._step(opened, sample, changing)
         return _released(stepped, opened.mean.dtype) if out is None else self._written(stepped, out)
@@ -219,7 +217,7 @@ class BaseEstimator(ByValue, ABC):
             if np.may_share_memory(mean, samples):
                 samples = samples.copy()
         changing: Changing = {}
-        if known := _given(steps, weight, r):
+        if known := known_of(steps, weight, r):
             samples, changing = self._changing(samples, known, channels, len(samples))
         run = self._filter(samples, start, mean, changing)
         if run.large:
@@ -365,7 +363,7 @@ class BaseEstimator(ByValue, ABC):
             rows = samples if length is None else align(samples, channels)
             samples = np.where(weight > 0.0, rows, np.nan)
             values["weight"] = np.where(weight > 0.0, weight, 1.0)
-        return samples, self._changed(**{field: values.get(field) for field in ("steps", "weight", "r")})
+        return samples, self._changed(**{field: values.get(field) for field in CHANGES})
 
     def _channels(self, sample_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of a state: that of a sample broadcast with every parameter."""
@@ -428,12 +426,6 @@ class BaseEstimator(ByValue, ABC):
         for target, value in zip(out, stepped, strict=True):
             target[...] = value
         return out
-
-
-def _given(steps: Any, weight: Any, r: Any) -> dict[str, Any]:
-    """What of this is given."""
-    values = {"steps": steps, "weight": weight, "r": r}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _released(state: Any, mean_dtype: np.dtype[Any]) -> Any:

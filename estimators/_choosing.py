@@ -66,11 +66,12 @@ def choose(series: NDArray[np.float64]) -> Choice:
     if isinstance(proposed.estimator, KalmanBank) or np.sum(~np.isnan(series[:begin])) < SHORT:
         return proposed
     early = _proposed(series[:begin]).estimator
-    errors = {"bank": squared_errors(KalmanBank(), series, begin)}
-    for bank in compared(errors, squared_errors(early, series, begin)):
-        if bank.verdict == "better" and bank.excess < -MUCH and type(early) is type(proposed.estimator):
-            why = f"the bank predicts the second half better than {type(early).__name__} of the first"
-            return Choice(KalmanBank(), proposed.found, why, proposed.warnings)
+    bank = compared("bank", squared_errors(KalmanBank(), series, begin), squared_errors(early, series, begin))
+    if bank is None or type(early) is not type(proposed.estimator):
+        return proposed
+    if bank.verdict == "better" and bank.excess < -MUCH:
+        why = f"the bank predicts the second half better than {type(early).__name__} of the first"
+        return Choice(KalmanBank(), proposed.found, why, proposed.warnings)
     return proposed
 
 
@@ -107,7 +108,7 @@ def _proposed(series: NDArray[np.float64]) -> Choice:
     if jumps.size:
         many = f"{jumps.size} times, first" if jumps.size > 1 else "once,"
         warnings.append(f"the level jumps {many} at sample {int(jumps[0]):,}")
-    unsteady = _unsteady(kept)
+    unsteady = _unsteady(inner, kept)
     if unsteady:
         warnings.append(unsteady)
     fitted = remembering(inner, kept)
@@ -141,14 +142,15 @@ def remembering(found: FitResult, series: NDArray[np.float64]) -> Kalman:
     return Kalman.from_beta(1.0 - math.sqrt((1.0 - lower) / steps), r=found.r)
 
 
-def _unsteady(series: NDArray[np.float64]) -> str:
-    """A sentence where the halves of a series differ in noise or memory, by chance hardly and by much."""
+def _unsteady(found: FitResult, series: NDArray[np.float64]) -> str:
+    """A sentence where the halves of a fitted series differ, by chance hardly, in noise or memory by much."""
+    if not found.halves_p_value < UNLIKELY:
+        return ""
     present = np.flatnonzero(~np.isnan(series))
     middle = int(present[present.size // 2])
-    whole, halves = fit(series), [fit(series[:middle]), fit(series[middle:])]
+    halves = [fit(series[:middle]), fit(series[middle:])]
     noises, memories = [float(one.r) for one in halves], [1.0 - float(one.beta) for one in halves]
-    apart = max(_times(*noises), _times(*memories))
-    if not whole.halves_p_value < UNLIKELY or apart < UNEQUAL:
+    if max(_times(*noises), _times(*memories)) < UNEQUAL:
         return ""
     betas = " and ".join(f"{float(one.beta):.4g}" for one in halves)
     variances = " and ".join(f"{noise:.3g}" for noise in noises)

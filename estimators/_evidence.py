@@ -48,32 +48,29 @@ def squared_errors(estimator: BaseEstimator, x: NDArray[np.float64], begin: int)
     return errors
 
 
-def compared(errors: dict[str, NDArray[np.float64]], chosen: NDArray[np.float64]) -> tuple[Evidence, ...]:
-    """Evidence on each, from squared errors of the same samples.
+def compared(name: str, squares: NDArray[np.float64], chosen: NDArray[np.float64]) -> Evidence | None:
+    """Evidence on a setting, from its squared errors and the chosen one's of the same samples; None of none.
 
     The interval is that of paired differences, batch by batch, which are hardly correlated where single
     errors are (batch means: Law and Kelton 2000, section 9.5.3), by the delta method on the root.
     """
-    found = []
-    for name, squares in errors.items():
-        both = np.isfinite(squares) & np.isfinite(chosen)
-        own, reference = squares[both], chosen[both]
-        if not own.size:
-            continue
-        with np.errstate(over="ignore"):
-            base, mean = float(reference.mean()), float(own.mean())
-        rmse = math.sqrt(mean)
-        comparable = 0.0 < base < math.inf and mean < math.inf and mean < 1e20 * base
-        excess = math.sqrt(mean / base) - 1.0 if comparable else 0.0 if mean == base else math.nan
-        half = math.nan
-        if own.size >= 5 * BATCHES and comparable:
-            from scipy.special import stdtrit
+    both = np.isfinite(squares) & np.isfinite(chosen)
+    own, reference = squares[both], chosen[both]
+    if not own.size:
+        return None
+    with np.errstate(over="ignore"):
+        base, mean = float(reference.mean()), float(own.mean())
+    rmse = math.sqrt(mean)
+    comparable = 0.0 < base < math.inf and mean < math.inf and mean < 1e20 * base
+    excess = math.sqrt(mean / base) - 1.0 if comparable else 0.0 if mean == base else math.nan
+    half = math.nan
+    if own.size >= 5 * BATCHES and comparable and excess > -1.0:
+        from scipy.special import stdtrit
 
-            means = np.array([part.mean() for part in np.array_split((own - reference) / base, BATCHES)])
-            spread = stdtrit(BATCHES - 1, 0.975) * means.std(ddof=1) / math.sqrt(BATCHES)
-            half = float(0.5 * spread / (1.0 + excess)) if excess > -1.0 else math.nan
-        found.append(Evidence(name, rmse, excess, half))
-    return tuple(found)
+        means = np.array([part.mean() for part in np.array_split((own - reference) / base, BATCHES)])
+        spread = stdtrit(BATCHES - 1, 0.975) * means.std(ddof=1) / math.sqrt(BATCHES)
+        half = float(0.5 * spread / (1.0 + excess))
+    return Evidence(name, rmse, excess, half)
 
 
 def best_window(x: NDArray[np.float64]) -> int:

@@ -10,10 +10,11 @@ import numpy as np
 
 from estimators._base import BaseEstimator
 from estimators._parameters import ABOVE_0_TO_1, FROM_0_BELOW_1, POSITIVE, Range, real, require, whole
-from estimators._samples import LARGEST, read_only
+from estimators._recursive import flattened
+from estimators._samples import LARGEST
 from estimators.covariance_matching import by_time_and_weight
 from estimators.protocol import Trait
-from estimators.results import Run, Trace, align
+from estimators.results import Run, Trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -148,7 +149,7 @@ class KalmanBank(BaseEstimator):
         shadow = np.empty(flat.shape)
         known = np.where(np.isnan(run.start.mean), np.nan, initial).reshape(-1)
         members = np.array(np.broadcast_to(known, (len(self.ratios), known.size)))
-        along = _rows(z, mean.shape), members, shadow
+        along = flattened(z, mean.shape), members, shadow
         self._run(run.samples, run.start, flat, run.changing, np.inf, along=along)
         mean[...] = shadow.reshape(mean.shape)
 
@@ -177,19 +178,10 @@ class KalmanBank(BaseEstimator):
         flat = tuple(
             field.reshape((*field.shape[: field.ndim - len(channels)], mean.shape[1])) for field in own
         )
-        changes = [_rows(changing.get(name, np.ones(len(mean))), shape) for name in ("steps", "noise")]
+        changes = [flattened(changing.get(name, np.ones(len(mean))), shape) for name in ("steps", "noise")]
         given = self.ratios, self.forgetting, self.switch_rate
         with np.errstate(all="ignore"):  # the loop may run uncompiled
-            large = banked()(_rows(samples, shape), *changes, given, flat, limit, mean, *outputs, *along)
+            large = banked()(flattened(samples, shape), *changes, given, flat, limit, mean, *outputs, *along)
         return BankState(*(field.reshape(one.shape) for field, one in zip(flat, own, strict=True))), bool(
             large
         )
-
-
-def _rows(values: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Values for every channel as read-only rows (T, C), or (T,) where all channels have the same."""
-    given = np.asarray(values, dtype=np.float64)
-    if given.ndim == 1:
-        return read_only(np.ascontiguousarray(given))
-    rows = np.broadcast_to(align(given, shape[1:]), shape).reshape(shape[0], math.prod(shape[1:]))
-    return read_only(np.ascontiguousarray(rows))

@@ -86,8 +86,7 @@ def recommend(
     early = whole if half is None else half
     evidence = _evidence(series, begin, early) if half is not None else ()
     run = whole.estimator.filter(series)
-    late = slice(len(series) // 2, None)
-    attenuation = 10.0 * math.log10(1.0 / _finite_mean(np.asarray(run.noise_gain)[late], 1.0)) + 0.0
+    attenuation = 10.0 * math.log10(1.0 / _finite_mean(np.asarray(run.noise_gain)[begin:], 1.0)) + 0.0
     beta, interval, flat = _betas(whole.found, series)
     wrap: Callable[[Any], Any] = Log if chosen == "log" else lambda estimator: estimator
     return Recommendation(
@@ -99,7 +98,7 @@ def recommend(
         beta_interval=interval,
         beta_flatness=flat,
         attenuation_db=attenuation,
-        lag=_finite_mean(_age(run, series)[late], 0.0),
+        lag=_finite_mean(np.asarray(run.mean_age)[begin:], 0.0),
         state_bytes=whole.estimator.state_bytes,
         why=whole.why,
         out_of_sample=wrap(early.estimator),
@@ -144,7 +143,9 @@ def _evidence(series: NDArray[np.float64], begin: int, early: Choice) -> tuple[E
         fitted = early.found.estimator()
         tried[f"Kalman fitted: beta {float(early.found.beta):.4g}"] = fitted
     errors = {name: squared_errors(estimator, series, begin) for name, estimator in tried.items()}
-    return compared(errors, next(iter(errors.values())))
+    chosen = next(iter(errors.values()))
+    found = (compared(name, squares, chosen) for name, squares in errors.items())
+    return tuple(one for one in found if one is not None)
 
 
 def _betas(found: FitResult | None, series: NDArray[np.float64]) -> tuple[float, tuple[float, float], float]:
@@ -158,15 +159,6 @@ def _betas(found: FitResult | None, series: NDArray[np.float64]) -> tuple[float,
     with np.errstate(invalid="ignore", divide="ignore"):
         flat = float(np.max(rmse) / np.min(rmse)) - 1.0
     return beta, (low, high), flat if math.isfinite(flat) else math.inf
-
-
-def _age(run: Any, series: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean age of the weights behind each mean, as the run's own map has it."""
-    time = np.arange(series.size, dtype=np.float64)
-    mass = np.asarray(run.replay(np.ones(series.size)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        age: NDArray[np.float64] = time - np.asarray(run.replay(time)) / mass
-    return age
 
 
 def _finite_mean(values: NDArray[np.float64], otherwise: float) -> float:

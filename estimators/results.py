@@ -167,6 +167,20 @@ class FilterResult:
         """Sum of the squared weights behind each mean: what white noise of variance 1 would leave in it."""
         return self._wrap(self._run.estimator._squared_weights(self._run))
 
+    @property
+    def mean_age(self) -> Any:
+        """Mean age in samples of the weights behind each mean, of this run's alone; NaN where there are none.
+
+        From the map on time itself, so of estimators whose map adds.
+        """
+        shape = self._run.mean.shape
+        time = np.arange(shape[0], dtype=np.float64).reshape((-1,) + (1,) * (len(shape) - 1))
+        mass, moment = (
+            np.asarray(self.replay(z, 0.0)) for z in (np.ones(shape), np.broadcast_to(time, shape))
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self._wrap(time - moment / mass)
+
     def replay(self, z: Any, initial: Any = None, out: NDArray[np.float64] | None = None) -> Any:
         """Apply the linear map that this run used (gains, chosen samples) to another stream.
 

@@ -27,8 +27,7 @@ class Tracker:
     def update(self, x: Any, steps: Any = None, weight: Any = None, r: Any = None) -> Any:
         """Take one sample of every channel and return the mean after it; raises as Estimator.update does."""
         state = self.state if self._started else self.estimator.init(x)
-        given = {"steps": steps, "weight": weight, "r": r}
-        known = {name: value for name, value in given.items() if value is not None}
+        known = known_of(steps, weight, r)
         self.state = self.estimator.update(state, x, on_infinite=self._on_infinite, **known)
         self._started = True
         return self.state.mean
@@ -54,3 +53,9 @@ class Tracker:
 def resumed(estimator: Estimator, state: Any, on_infinite: OnInfinite) -> Tracker:
     """Return the tracker that a pickled one was."""
     return estimator.tracker(state, on_infinite=on_infinite)
+
+
+def known_of(steps: Any, weight: Any, r: Any) -> dict[str, Any]:
+    """What is known of a sample, by name, without what is not given."""
+    values = {"steps": steps, "weight": weight, "r": r}
+    return {name: value for name, value in values.items() if value is not None}

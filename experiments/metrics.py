@@ -95,6 +95,9 @@ class Trial:
         return values[self.burn_in :]
 
 
+Metric = Callable[[Trial], Iterable[Measured]]
+
+
 def mean_over_time(values: Array, keep: NDArray[np.bool_] | None = None) -> Array:
     """Mean along time of (T, n), of the finite values; NaN where there are none.
 
@@ -125,11 +128,22 @@ def _summed() -> Any:
     return njit(loop, cache=True, error_model="numpy", nogil=True)
 
 
+def _of_sums(metric: str, unit: str) -> Callable[[Metric], Metric]:
+    """Measure only where the map adds; elsewhere the metric has no value."""
+
+    def only(measured: Metric) -> Metric:
+        @functools.wraps(measured)
+        def measure_it(trial: Trial) -> Iterable[Measured]:
+            return measured(trial) if trial.additive else [trial.nothing(metric, unit)]
+
+        return measure_it
+
+    return only
+
+
+@_of_sums("attenuation_db", "dB")
 def attenuation(trial: Trial) -> Iterable[Measured]:
     """10 log10(noise variance in / out), by replay, after the burn-in."""
-    if not trial.additive:
-        yield trial.nothing("attenuation_db", "dB")
-        return
     noise, left = trial.settled(trial.drawn.noise), trial.settled(trial.noise_part)
     seen = np.isfinite(noise)
     centre_in = 0.0 if trial.drawn.zero_mean else mean_over_time(noise)
@@ -147,28 +161,20 @@ def implied_attenuation(trial: Trial) -> Iterable[Measured]:
         yield Measured("implied_attenuation_db", "dB", -10.0 * np.log10(power), "no weights")
 
 
+@_of_sums("mean_age", "samples")
 def mean_age(trial: Trial) -> Iterable[Measured]:
     """Mean age of the weights: their replay on time itself; needs no truth."""
-    if not trial.additive:
-        yield trial.nothing("mean_age", "samples")
-        return
-    samples = trial.drawn.samples
-    time = np.broadcast_to(np.arange(samples.shape[0], dtype=np.float64)[:, np.newaxis], samples.shape)
-    mass = np.asarray(trial.run.replay(np.ones(samples.shape), 0.0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        age = time - np.asarray(trial.run.replay(time, 0.0)) / mass
+    age = np.asarray(trial.run.mean_age)
     yield Measured("mean_age", "samples", mean_over_time(trial.settled(age)), "no weights")
 
 
+@_of_sums("lag", "samples")
 def lag(trial: Trial) -> Iterable[Measured]:
     """Delay behind a ramp: a run on noise plus ramp, its map replayed on the ramp alone, over the slope.
 
     The mean over the last quarter of the stream, where it is steady: within a thousandth of the quarter
     before, and as much more as samples are missing, since the lag then moves with the gaps.
     """
-    if not trial.additive:
-        yield trial.nothing("lag", "samples")
-        return
     slope = RAMP * trial.noise_sd
     ramp = slope * np.arange(trial.drawn.samples.shape[0], dtype=np.float64)
     behind = (ramp[:, np.newaxis] - trial.response_to(ramp)) / slope
@@ -179,11 +185,9 @@ def lag(trial: Trial) -> Iterable[Measured]:
     yield Measured("lag", "samples", np.where(steady, last, np.nan), "no steady state")
 
 
+@_of_sums("settling", "samples")
 def settling(trial: Trial) -> Iterable[Measured]:
     """Samples at a new level until the error stays within 5 % of the step, replayed on the step alone."""
-    if not trial.additive:
-        yield trial.nothing("settling", "samples")
-        return
     steps = trial.drawn.samples.shape[0]
     height, at = STEP * trial.noise_sd, steps // 2
     step = np.where(np.arange(steps) >= at, height, 0.0)
@@ -235,8 +239,8 @@ def memory(trial: Trial) -> Iterable[Measured]:
     )
 
 
-WITH_TRUTH: tuple[Callable[[Trial], Iterable[Measured]], ...] = (attenuation, lag, settling, errors, coverage)
-WITHOUT_TRUTH: tuple[Callable[[Trial], Iterable[Measured]], ...] = (
+WITH_TRUTH: tuple[Metric, ...] = (attenuation, lag, settling, errors, coverage)
+WITHOUT_TRUTH: tuple[Metric, ...] = (
     implied_attenuation,
     mean_age,
     prediction,

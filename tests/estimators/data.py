@@ -1,11 +1,17 @@
-"""What several tests share: a published series, and how exactly a printed number can be met."""
+"""What several tests share: a published series, exact numbers, the contract as cases, walks with outliers."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+import pytest
+
+from estimators.checks import yield_checks
 
 # Flow of the Nile at Aswan, 1871-1970, 1e8 m^3: Durbin and Koopman (2012), section 2.2.5 (R: datasets::Nile).
 NILE = np.fromstring(
@@ -31,3 +37,28 @@ def agrees(value: float, printed: str) -> bool:
 def exact(values: object) -> list[Fraction]:
     """Floats as the rational numbers they are."""
     return [Fraction(float(v)) for v in np.ravel(np.asarray(values, dtype=np.float64))]
+
+
+def name_of(estimator: Any) -> str:
+    """Estimator in one line, without spaces."""
+    return "".join(repr(estimator).split())
+
+
+def contract(settings: Iterable[Any]) -> list[Any]:
+    """Every check of the contract on every setting, named by both."""
+    return [
+        pytest.param(estimator, check, id=f"{name_of(estimator)}-{check.__name__}")
+        for estimator in settings
+        for check in yield_checks(estimator)
+    ]
+
+
+def streams(
+    steps: int, count: int, s: float, outliers: float, seed: int, shift: float = 0.0, at: int = 0
+) -> Any:
+    """Random walks from 0 with noise of variance 1, of standard deviation 10 with some probability."""
+    rng = np.random.default_rng(seed)
+    level = np.cumsum(math.sqrt(s) * rng.standard_normal((steps, count)), axis=0)
+    level[at:] += shift
+    noise = rng.standard_normal(level.shape)
+    return level + noise * np.where(rng.random(level.shape) < outliers, 10.0, 1.0), level

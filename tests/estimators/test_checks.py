@@ -11,18 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from data import contract
 
 from estimators import EMA, DebiasedEMA, FilterResult, Holt, Kalman, Log, MovingAverage, Tracker, Trait
 from estimators._recursive import Recursive
 from estimators.checks import check_estimator, yield_checks
 from estimators.ema import EMAState
 from estimators.results import Run
-
-
-def name_of(estimator: Any) -> str:
-    """Estimator in one line, without spaces."""
-    return "".join(repr(estimator).split())
-
 
 BETAS = np.array([0.0, 0.5, 0.99, 1.0 - 1e-12])
 SETTINGS = [
@@ -66,14 +61,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("estimator", "check"),
-    [
-        pytest.param(estimator, check, id=f"{name_of(estimator)}-{check.__name__}")
-        for estimator in SETTINGS
-        for check in yield_checks(estimator)
-    ],
-)
+@pytest.mark.parametrize(("estimator", "check"), contract(SETTINGS))
 def test_contract(estimator: Any, check: Any) -> None:
     check(estimator)
 

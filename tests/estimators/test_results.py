@@ -366,3 +366,12 @@ def test_dtype_errors(dtype: Any) -> None:
             call()
     with pytest.raises(ValueError, match=r"out is float32 of shape .* the mean needs float64"):
         EMA(0.5).filter([1.0], out=np.empty(1, np.float32), dtype=np.float64)
+
+
+def test_the_mean_age_of_the_weights_is_the_settled_delay() -> None:
+    x = np.random.default_rng(0).standard_normal((3000, 2))
+    run = EMA(0.9, initial=None).filter(x)
+    np.testing.assert_allclose(run.mean_age[-1], 9.0, rtol=1e-9)
+    np.testing.assert_array_equal(run.mean_age[0], 0.0)
+    window = MovingAverage(5).filter(x[:, 0])
+    np.testing.assert_allclose(window.mean_age[10:], 2.0, rtol=1e-9)

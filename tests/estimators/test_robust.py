@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data import streams
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,17 +52,6 @@ def recursion(x: Any, q: float, r: float, loss: str, mean: float, variance: floa
             mean, variance = mean + gain * nu, (1.0 - gain) * variance
         rows.append((mean, variance, gain))
     return np.array(rows).T
-
-
-def streams(
-    steps: int, count: int, s: float, outliers: float, seed: int, shift: float = 0.0, at: int = 0
-) -> Any:
-    """Random walks from 0 with noise of variance 1, of standard deviation 10 with some probability."""
-    rng = np.random.default_rng(seed)
-    level = np.cumsum(math.sqrt(s) * rng.standard_normal((steps, count)), axis=0)
-    level[at:] += shift
-    noise = rng.standard_normal(level.shape)
-    return level + noise * np.where(rng.random(level.shape) < outliers, 10.0, 1.0), level
 
 
 def error(estimator: Any, x: Any, level: Any) -> float:

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data import contract
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from estimators.checks import yield_checks
 from estimators.kalman import Kalman
 from estimators.protocol import Trait
 from estimators.switching import SwitchingKalman
@@ -27,19 +27,7 @@ SETTINGS = [
 ]
 
 
-def name_of(estimator: Any) -> str:
-    return "".join(repr(estimator).split())
-
-
-def contract() -> list[Any]:
-    return [
-        pytest.param(estimator, check, id=f"{name_of(estimator)}-{check.__name__}")
-        for estimator in SETTINGS
-        for check in yield_checks(estimator)
-    ]
-
-
-@pytest.mark.parametrize(("estimator", "check"), contract())
+@pytest.mark.parametrize(("estimator", "check"), contract(SETTINGS))
 def test_contract(estimator: Any, check: Any) -> None:
     check(estimator)
 
