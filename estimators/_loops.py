@@ -11,7 +11,7 @@ settle    the gains that all channels of a start share, until they no longer cha
 replayed  a run's map on another stream; powers, its squared weights. The gains are given.
 smoothed  the backward pass. Time runs backwards.
 
-Sliding windows are no recursion: ``_windows`` has their loop.
+Sliding windows are no recursion: ``_windows`` and ``_medians`` have their loops.
 
 All but ``alone`` give the bits of ``update``, whatever stands beside a channel: they inline the estimator's
 own ``predict`` and ``correct`` in strict arithmetic, and where a gain is known beforehand, or known to have

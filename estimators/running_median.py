@@ -116,9 +116,9 @@ class RunningMedian(Windowed):
 
 def loops() -> Any:
     """Import the compiled loops over windows, and numba with them, when a first stream needs them."""
-    from estimators import _windows
+    from estimators import _medians
 
-    return _windows
+    return _medians
 
 
 def _abreast(shape: tuple[int, ...]) -> bool:
