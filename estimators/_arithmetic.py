@@ -1,7 +1,9 @@
-"""Arithmetic that reads the same on Python floats, NumPy arrays and inside compiled loops."""
+"""Arithmetic that reads the same on Python floats, on arrays of any library and inside compiled loops."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import math
 from typing import Any
 
@@ -10,6 +12,9 @@ import numpy as np
 
 def where(condition: Any, chosen: Any, otherwise: Any) -> Any:
     """Choose by a condition, elementwise on arrays and without evaluating NumPy on plain floats."""
+    library = library_of(type(condition)) or library_of(type(chosen)) or library_of(type(otherwise))
+    if library is not None:
+        return library.where(condition, chosen, otherwise)
     if isinstance(condition, (np.ndarray, np.generic)):
         return np.where(condition, chosen, otherwise)
     if hasattr(condition, "_where_"):  # a recursion is being traced: there are no numbers yet
@@ -35,6 +40,9 @@ def log(value: Any) -> Any:
 def _of_one(value: Any, function: str) -> Any:
     if hasattr(value, "_call_"):
         return value._call_(function)
+    library = library_of(type(value))
+    if library is not None:
+        return getattr(library, function)(value)
     if function == "log" and value == 0.0:
         return -math.inf
     try:
@@ -48,4 +56,25 @@ def toward(mean: Any, sample: Any, gain: Any) -> Any:
 
     A gain of one forgets: the mean becomes the sample exactly, even where there was no mean (NaN) before.
     """
+    library = library_of(type(sample)) or library_of(type(mean))
+    return moved(mean, sample, gain) if library is None else library.toward(mean, sample, gain)
+
+
+def moved(mean: Any, sample: Any, gain: Any) -> Any:
+    """Move as ``toward`` does, by plain arithmetic."""
     return where(gain == 1.0, sample, mean + gain * (sample - mean))
+
+
+@functools.cache
+def library_of(kind: type) -> Any:
+    """Functions of this module for values of a type of another array library; None for all other types.
+
+    They are in ``estimators.torch`` for tensors, in ``estimators.jax`` for JAX arrays and for what stands in
+    for one while a function is traced; a type may name its own as ``_library_``.
+    """
+    own = getattr(kind, "_library_", None)
+    if own is not None:
+        return own
+    package = kind.__module__.partition(".")[0]
+    home = {"torch": "torch", "jax": "jax", "jaxlib": "jax"}.get(package)
+    return importlib.import_module(f"estimators.{home}._arithmetic") if home else None

@@ -50,7 +50,7 @@ from estimators._fields import (
 SETTINGS = 256
 """Settings scored at a time: their states and sums stay in the nearest cache."""
 
-toward = register_jitable(_arithmetic.toward)
+toward = _arithmetic.toward
 advance: Any = _lookahead.advance  # numba hands the typing context over itself
 weights_of = _lookahead.weights_of
 AHEAD = _lookahead.LANES
@@ -63,6 +63,11 @@ PASS = 4
 @overload(_arithmetic.where)
 def _where(condition, chosen, otherwise):  # type: ignore[no-untyped-def]
     return lambda condition, chosen, otherwise: chosen if condition else otherwise
+
+
+@overload(_arithmetic.toward)
+def _toward(mean: Any, sample: Any, gain: Any) -> Any:
+    return _arithmetic.moved
 
 
 @overload(_arithmetic.sqrt)
@@ -360,7 +365,7 @@ def complete(samples: Any, target: Any, t: Any, steps: Any, low: Any, high: Any,
 @functools.cache
 def replayed() -> Callable[..., None]:
     """Compile the replay of recorded gains: loop(gain, z (T, C) or (T,), start (C,), mean (T, C))."""
-    digest = Fingerprint(_arithmetic.toward).digest
+    digest = Fingerprint(_arithmetic.moved).digest
 
     def loop(gain: Any, z: Any, start: Any, mean: Any) -> None:
         digest  # noqa: B018
@@ -480,7 +485,7 @@ def smoothed() -> Callable[..., None]:
     Overwrites filtered moments with smoothed ones. Rauch, Tung, Striebel (1965), AIAA J. 3, eqs. 3.29-3.31,
     with J = P / (P + q) and the variance as J q + J^2 P[t+1], whose limit for an infinite P is exact.
     """
-    digest = Fingerprint(_arithmetic.toward).digest
+    digest = Fingerprint(_arithmetic.moved).digest
 
     def loop(q: Any, mean: Any, variance: Any) -> None:
         digest  # noqa: B018

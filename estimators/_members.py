@@ -84,7 +84,7 @@ def banked() -> Callable[..., bool]:
     (M, C), count (C,). outputs, each None or (T, C): variance, gain, innovation variance, squared weights;
     and another stream z, its members (M, C) and its means (T, C). True if a sample was too large.
     """
-    digest = Fingerprint(advance, mixed, spread, _arithmetic.toward).digest
+    digest = Fingerprint(advance, mixed, spread, _arithmetic.moved).digest
 
     def loop(
         samples: Any,
