@@ -19,7 +19,7 @@ def pack(estimator: Any, state: Any) -> dict[str, Any]:
     """Return the plain data of a state: numbers, text, lists and mappings that strict JSON can carry."""
     return {
         "schema": SCHEMA,
-        **_setting(estimator),
+        **setting(estimator),
         "state": {name: _plain(value) for name, value in zip(state._fields, state, strict=True)},
     }
 
@@ -52,7 +52,8 @@ def unpack(estimator: Any, state_type: type, data: Mapping[str, Any]) -> Any:
     return state_type(*(_restore(name, key, fields[key]) for key in expected))
 
 
-def _setting(estimator: Any) -> dict[str, Any]:
+def setting(estimator: Any) -> dict[str, Any]:
+    """Name and parameters of an estimator as plain data."""
     return {
         "estimator": type(estimator).__name__,
         "parameters": {f.name: _plain(getattr(estimator, f.name)) for f in dataclasses.fields(estimator)},
@@ -61,7 +62,7 @@ def _setting(estimator: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, ByValue):  # an estimator that is a parameter of another
-        return _setting(value)
+        return setting(value)
     if isinstance(value, (np.ndarray, np.generic)) and not isinstance(value, float):
         flat = [_plain(v) for v in np.asarray(value, dtype=np.float64).ravel().tolist()]
         return {"dtype": str(value.dtype), "shape": list(value.shape), "values": flat}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,7 +15,17 @@ def where(condition: Any, chosen: Any, otherwise: Any) -> Any:
     """Choose by a condition: of each channel, or one that all share."""
     if not isinstance(condition, torch.Tensor):
         return chosen if condition else otherwise
-    return torch.where(condition, chosen, otherwise)
+    choices = chosen, otherwise
+    dtype = next((c.dtype for c in choices if isinstance(c, torch.Tensor)), torch.get_default_dtype())
+    return torch.where(condition, *(_of_dtype(choice, dtype) for choice in choices))
+
+
+def _of_dtype(value: Any, dtype: torch.dtype) -> Any:
+    """A number as one of a dtype, infinite where it is beyond that."""
+    if isinstance(value, torch.Tensor):
+        return value
+    beyond = abs(value) > torch.finfo(dtype).max
+    return torch.tensor(math.copysign(math.inf, value) if beyond else value, dtype=dtype)
 
 
 def toward(mean: Any, sample: Any, gain: Any) -> Any:
