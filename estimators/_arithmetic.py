@@ -75,6 +75,10 @@ def library_of(kind: type) -> Any:
     own = getattr(kind, "_library_", None)
     if own is not None:
         return own
-    package = kind.__module__.partition(".")[0]
-    home = {"torch": "torch", "jax": "jax", "jaxlib": "jax"}.get(package)
+    home = home_of(kind)
     return importlib.import_module(f"estimators.{home}._arithmetic") if home else None
+
+
+def home_of(kind: type) -> str | None:
+    """Package of ours for values of a type of another array library; None for all other types."""
+    return {"torch": "torch", "jax": "jax", "jaxlib": "jax"}.get(kind.__module__.partition(".")[0])

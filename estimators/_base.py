@@ -17,6 +17,7 @@ from estimators._parameters import POSITIVE, ByValue, Range, real, whole
 from estimators._samples import (
     DOUBLE,
     OnInfinite,
+    adapter_of,
     as_sample,
     as_stream,
     check_on_infinite,
@@ -135,6 +136,9 @@ class BaseEstimator(ByValue, ABC):
 
         Python floats for one channel, float64 arrays for more; ``dtype`` changes that of the mean.
         """
+        adapter = adapter_of(type(x0))
+        if adapter is not None:
+            return adapter.init(self, x0)
         channels = self._channels(np.shape(as_sample(x0, "missing")))
         return _released(self._start(channels), _float_dtype(dtype))
 
@@ -171,6 +175,11 @@ class BaseEstimator(ByValue, ABC):
             check_on_infinite(on_infinite)
             if self._moved_in_place(state, x):
                 return state
+        adapter = adapter_of(type(x)) or adapter_of(type(getattr(state, "mean", None)))
+        if adapter is not None:
+            if not as_ever:
+                raise TypeError("steps, weight and r are taken with NumPy arrays alone; pass x as one")
+            return adapter.update(self, state, x, out)
         opened = self._opened(state)
         sample = np.asarray(as_sample(x, on_infinite, opened.mean.dtype))
         passing = sample.ndim == 0 and np.isnan(sample)
@@ -204,6 +213,7 @@ class BaseEstimator(ByValue, ABC):
         TypeError for text, complex numbers and for a change that this estimator has no use for.
         """
         check_on_infinite(on_infinite)
+        on_infinite = "missing" if adapter_of(type(x)) is not None else on_infinite
         opened = None if state is None else self._opened(state)
         given = dtype if dtype is not None else out.dtype if isinstance(out, np.ndarray) else None
         kept = _float_dtype(opened.mean.dtype if given is None and opened is not None else given)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from estimators._arithmetic import home_of
 from estimators._parameters import plain
 
 if TYPE_CHECKING:
@@ -97,12 +100,10 @@ def _numbers(x: Any, name: str) -> NDArray[np.float64]:
         return np.asarray(x)
     if x is None:
         return np.asarray(np.nan)
-    package = type(x).__module__.partition(".")[0]
-    if package in ("torch", "jax", "jaxlib"):
-        raise TypeError(
-            f"{name} is a {package} tensor; pass a NumPy array (the adapters estimators.torch and "
-            f"estimators.jax, extras kalmean[torch] and kalmean[jax], are not in this version)"
-        )
+    adapter = adapter_of(type(x))
+    if adapter is not None:
+        values: NDArray[np.float64] = adapter.to_numpy(x, name)
+        return values
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(x, pandas.DataFrame):
         columns = [_column(x.iloc[:, i], pandas, name) for i in range(x.shape[1])]
@@ -190,7 +191,18 @@ class _AsPandas:
         return values
 
 
+@functools.cache
+def adapter_of(kind: type) -> Any:
+    """How tensors of a type go in and out: ``filtering`` of ``estimators.torch`` or ``.jax``; None for others."""
+    home = home_of(kind)
+    return importlib.import_module(f"estimators.{home}.filtering") if home else None
+
+
 def _wrapper(x: Any) -> Wrap:
+    adapter = adapter_of(type(x))
+    if adapter is not None:
+        wrap: Wrap = adapter.wrapper(x)
+        return wrap
     pandas = sys.modules.get("pandas")
     if pandas is None or not isinstance(x, (pandas.Series, pandas.DataFrame)):
         return _as_it_is

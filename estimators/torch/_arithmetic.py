@@ -16,7 +16,9 @@ def where(condition: Any, chosen: Any, otherwise: Any) -> Any:
     if not isinstance(condition, torch.Tensor):
         return chosen if condition else otherwise
     choices = chosen, otherwise
-    dtype = next((c.dtype for c in choices if isinstance(c, torch.Tensor)), torch.get_default_dtype())
+    wide = torch.float32 if condition.device.type == "mps" else torch.float64
+    of_numbers = torch.bool if all(isinstance(choice, bool) for choice in choices) else wide
+    dtype = next((c.dtype for c in choices if isinstance(c, torch.Tensor)), of_numbers)
     return torch.where(condition, *(_of_dtype(choice, dtype) for choice in choices))
 
 
@@ -24,7 +26,7 @@ def _of_dtype(value: Any, dtype: torch.dtype) -> Any:
     """A number as one of a dtype, infinite where it is beyond that."""
     if isinstance(value, torch.Tensor):
         return value
-    beyond = abs(value) > torch.finfo(dtype).max
+    beyond = dtype.is_floating_point and abs(value) > torch.finfo(dtype).max
     return torch.tensor(math.copysign(math.inf, value) if beyond else value, dtype=dtype)
 
 

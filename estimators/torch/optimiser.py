@@ -54,8 +54,15 @@ class FilteredAdam(Optimizer):
         maximize: bool = False,
     ) -> None:
         defaults = {
-            **{"lr": lr, "first": first, "second": second, "eps": eps, "weight_decay": weight_decay},
-            **{"trust": trust, "cautious": cautious, "extrapolation": extrapolation, "maximize": maximize},
+            "lr": lr,
+            "first": first,
+            "second": second,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "trust": trust,
+            "cautious": cautious,
+            "extrapolation": extrapolation,
+            "maximize": maximize,
             "ahead": True,
         }
         super().__init__(params, defaults)

@@ -1,0 +1,98 @@
+"""A recursive estimator on every leaf of a tree of arrays; what the coordinates share is kept once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from estimators._parameters import brief
+from estimators.jax._arithmetic import precision
+from estimators.jax._steps import check_recursive, kept, setting, shared, step, usable
+
+if TYPE_CHECKING:
+    from estimators._recursive import Recursive
+
+
+class TreeState(NamedTuple):
+    """State of an estimator over a tree of L leaves: arrays throughout, never NaN.
+
+    The mean before a leaf's first sample, NaN in a state of one stream, is a number here, and ``seen`` says
+    that it stands for none; so checkpoints, norms and ``jax_debug_nans`` meet numbers only.
+    """
+
+    fields: Any
+    """State of the estimator: trees of fields that differ by coordinate, else (L,), one number for a leaf."""
+    seen: Any
+    """Whether each leaf, (L,), has met a sample."""
+
+
+def check(owner: str, estimator: Any) -> None:
+    """Raise TypeError for estimators that are not recursive, ValueError for parameters that are arrays."""
+    check_recursive(owner, estimator)
+    if estimator._parameter_shapes:
+        raise ValueError(
+            f"{owner}: estimator={brief(estimator)} is not valid; its parameters must be numbers, which all "
+            f"leaves share"
+        )
+
+
+def start(estimator: Recursive, tree: Any, *, shown: bool = False) -> TreeState:
+    """State before any sample of leaves like those of a tree; shown: with these as the mean until then."""
+    leaves = jax.tree.leaves(tree)
+    fields = []
+    for value, name, alike in zip(_prior(estimator), estimator.State._fields, shared(estimator), strict=True):
+        if alike:
+            fields.append(jnp.full(len(leaves), value, precision()))
+            continue
+
+        def like(leaf: Any, value: float = value, name: str = name) -> Any:
+            dtype = kept(leaf.dtype) if name == "mean" else precision()
+            if value != value and shown:
+                return jnp.array(leaf, dtype)
+            return jnp.full_like(leaf, 0.0 if value != value else value, dtype=dtype)
+
+        fields.append(jax.tree.map(like, tree))
+    return TreeState(estimator.State(*fields), jnp.zeros(len(leaves), np.bool_))
+
+
+def advance(estimator: Recursive, state: TreeState, leaves: list[Any], taken: list[Any]) -> TreeState:
+    """State after one more sample of the leaves that are taken, and after time alone of the others."""
+    kind, given, prior = type(estimator), setting(estimator, {}).given, _prior(estimator)
+    alike, treedefs, columns = shared(estimator), [], []
+    for field, one_for_all in zip(state.fields, alike, strict=True):
+        values, treedef = jax.tree.flatten(field)
+        columns.append([field[i] for i in range(len(leaves))] if one_for_all else values)
+        treedefs.append(treedef)
+    rows = []
+    for i, (leaf, known) in enumerate(zip(leaves, taken, strict=True)):
+        before = (
+            jnp.where(state.seen[i], column[i], value) if value != value else column[i]
+            for column, value in zip(columns, prior, strict=True)
+        )
+        after, _ = step(kind, given, kind.State(*before), leaf, known)
+        seen = state.seen[i] | known
+        rows.append(
+            [
+                jnp.where(seen, new, column[i]) if value != value else new
+                for new, column, value in zip(after, columns, prior, strict=True)
+            ]
+        )
+    fields = []
+    for k, (treedef, one_for_all) in enumerate(zip(treedefs, alike, strict=True)):
+        column = [row[k] for row in rows]
+        stacked = jnp.stack(column) if one_for_all and column else state.fields[k]
+        fields.append(stacked if one_for_all else jax.tree.unflatten(treedef, column))
+    seen = state.seen | jnp.stack(taken) if leaves else state.seen
+    return TreeState(kind.State(*fields), seen)
+
+
+def whole(leaf: Any) -> Any:
+    """Whether all of a leaf can be taken."""
+    return jnp.all(usable(leaf))
+
+
+def _prior(estimator: Recursive) -> list[float]:
+    return [float(np.asarray(value)) for value in estimator._prior()]
