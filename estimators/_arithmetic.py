@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,7 @@ def moved(mean: Any, sample: Any, gain: Any) -> Any:
     return where(gain == 1.0, sample, mean + gain * (sample - mean))
 
 
-@functools.cache
-def library_of(kind: type) -> Any:
+def _library_of(kind: type) -> Any:
     """Functions of this module for values of a type of another array library; None for all other types.
 
     They are in ``estimators.torch`` for tensors, in ``estimators.jax`` for JAX arrays and for what stands in
@@ -77,6 +77,9 @@ def library_of(kind: type) -> Any:
         return own
     home = home_of(kind)
     return importlib.import_module(f"estimators.{home}._arithmetic") if home else None
+
+
+library_of: Callable[[type], Any] = functools.cache(_library_of)
 
 
 def home_of(kind: type) -> str | None:

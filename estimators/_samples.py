@@ -191,11 +191,13 @@ class _AsPandas:
         return values
 
 
-@functools.cache
-def adapter_of(kind: type) -> Any:
-    """How tensors of a type go in and out: ``filtering`` of ``estimators.torch`` or ``.jax``; None for others."""
+def _adapter_of(kind: type) -> Any:
+    """Module by which tensors of a type go in and out; None for what is no tensor."""
     home = home_of(kind)
     return importlib.import_module(f"estimators.{home}.filtering") if home else None
+
+
+adapter_of: Callable[[type], Any] = functools.cache(_adapter_of)
 
 
 def _wrapper(x: Any) -> Wrap:

@@ -1,0 +1,1 @@
+"""Estimators in torch: FilteredAdam, gradient balancing, averaged models, gain reports (kalmean[torch])."""

@@ -71,7 +71,7 @@ def split(tensors: Sequence[One]) -> Iterator[list[One]]:
 
 
 def _finite(gradients: Sequence[Tensor]) -> list[bool]:
-    """Whether all of each gradient is finite: a sum takes on what is not, and a sum that overflows is looked at again."""
+    """Whether all of each gradient is finite. A sum is quick, and takes on what is not, or overflows."""
     sums = [
         gradient.sum(dtype=torch.float32 if gradient.element_size() < 4 else None) for gradient in gradients
     ]
@@ -166,13 +166,13 @@ def _add_quotient(points: list[Tensor], over: list[Tensor], under: list[Tensor],
 
 
 def _cautious(direction: Tensors, gradient: Tensors) -> Tensors:
-    """Leave out coordinates that would climb, and make up for their number (Liang et al. 2024, algorithm 1)."""
+    """Leave out coordinates that would climb, and make up for their number (Liang et al. 2024)."""
     masks = [(item > 0.0).to(item.dtype) for item in (direction * gradient).items]
     return direction * Tensors(mask / mask.mean().clamp_min(LEAST_SHARE) for mask in masks)
 
 
 def _trust(direction: Tensors, points: Tensors, discount: Seen | None) -> Any:
-    """Norm of the weights over that of the step, 1 where either is 0; of a discounted step, its certain part."""
+    """Norm of the weights over that of the step, or of its certain part; 1 where either is 0."""
     certain = direction.items
     if discount is not None:
         squares = discount.mean * discount.mean

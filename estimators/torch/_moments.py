@@ -18,7 +18,7 @@ from estimators.torch._tensors import Tensors
 
 
 class Seen(NamedTuple):
-    """What an optimiser sees of a state: the mean, and the variance of its error, None where none is stated."""
+    """What an optimiser sees of a state: the mean, and the variance of its error, None without one."""
 
     mean: Any
     variance: Any
@@ -38,7 +38,7 @@ class Moment(Protocol):
 
 
 def moment_of(owner: str, where: str, estimator: Any, power: int) -> Moment | None:
-    """The filter of an estimator, None without one, of gradients to a power; what it keeps begins by ``where``.
+    """Filter of gradients to a power, None without an estimator; names of what it keeps begin by ``where``.
 
     Raises TypeError for what is no estimator, ValueError for one that cannot filter gradients.
     """

@@ -87,7 +87,7 @@ def one_for_all(numbers: list[float]) -> Any:
 
 
 def cut(tensors: Sequence[Tensor], size: int | None) -> Iterator[list[Piece]]:
-    """Lists of pieces of at most ``size`` coordinates in all, or of one tensor that cannot be cut; None: one list."""
+    """Lists of pieces of at most ``size`` coordinates, or of one that cannot be cut; None: one list."""
     batch: list[Piece] = []
     room = size or 0
     for place, tensor in enumerate(tensors):

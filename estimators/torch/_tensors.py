@@ -1,7 +1,7 @@
-"""Lists of tensors as one number each: a recursion runs over all of them by torch's foreach calls.
+"""Lists of tensors that recursions take for one number: arithmetic by torch's foreach calls.
 
-Beside them stand numbers that all coordinates of a tensor share: a float for all tensors, or a float64 array of
-one for each, which stay on the host.
+Beside them stand numbers that all coordinates of a tensor share, which stay on the host: a float for all
+tensors, or a float64 array of one for each.
 """
 
 from __future__ import annotations
@@ -31,6 +31,20 @@ class Tensors:
     def __init__(self, items: Iterable[Tensor]) -> None:
         self.items = list(items)
 
+    def __add__(self, other: Any) -> Tensors:
+        return Tensors(torch._foreach_add(self.items, beside(other)))
+
+    def __sub__(self, other: Any) -> Tensors:
+        return Tensors(torch._foreach_sub(self.items, beside(other)))
+
+    def __mul__(self, other: Any) -> Tensors:
+        return Tensors(torch._foreach_mul(self.items, beside(other)))
+
+    def __truediv__(self, other: Any) -> Tensors:
+        return Tensors(torch._foreach_div(self.items, beside(other)))
+
+    __radd__, __rmul__ = __add__, __mul__
+
     def __neg__(self) -> Tensors:
         return Tensors(torch._foreach_neg(self.items))
 
@@ -50,6 +64,18 @@ class Tensors:
 
     def __ne__(self, other: object) -> Any:
         return np.zeros(len(self.items), dtype=bool) if other is self else _compared(operator.ne, self, other)
+
+    def __lt__(self, other: Any) -> Tensors:
+        return _compared(operator.lt, self, other)
+
+    def __le__(self, other: Any) -> Tensors:
+        return _compared(operator.le, self, other)
+
+    def __gt__(self, other: Any) -> Tensors:
+        return _compared(operator.gt, self, other)
+
+    def __ge__(self, other: Any) -> Tensors:
+        return _compared(operator.ge, self, other)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -76,28 +102,8 @@ class Moved(Tensors):
         return self.mean
 
 
-def _arithmetic(function: Callable[..., Any]) -> Callable[[Tensors, Any], Tensors]:
-    def apply(self: Tensors, other: Any) -> Tensors:
-        return Tensors(function(self.items, beside(other)))
-
-    return apply
-
-
 def _compared(compare: Callable[[Any, Any], Any], these: Tensors, those: Any) -> Tensors:
     return Tensors(map(compare, these.items, _each(those, len(these.items))))
-
-
-for _name, _function in {
-    "add": torch._foreach_add,
-    "sub": torch._foreach_sub,
-    "mul": torch._foreach_mul,
-    "truediv": torch._foreach_div,
-}.items():
-    setattr(Tensors, f"__{_name}__", _arithmetic(_function))
-Tensors.__radd__, Tensors.__rmul__ = Tensors.__add__, Tensors.__mul__  # type: ignore[attr-defined]
-for _name in ("lt", "le", "gt", "ge"):
-    _compare = getattr(operator, _name)
-    setattr(Tensors, f"__{_name}__", lambda self, other, compare=_compare: _compared(compare, self, other))
 
 
 class _Library:
@@ -105,9 +111,9 @@ class _Library:
 
     @staticmethod
     def where(condition: Any, chosen: Any, otherwise: Any) -> Any:
-        if not isinstance(condition, Tensors):
-            if not isinstance(condition, np.ndarray) or condition.all() or not condition.any():
-                return chosen if np.all(condition) else otherwise
+        on_host = not isinstance(condition, Tensors)
+        if on_host and (np.ndim(condition) == 0 or condition.all() or not condition.any()):
+            return chosen if np.all(condition) else otherwise
         operands = condition, chosen, otherwise
         like = next(operand for operand in operands if isinstance(operand, Tensors))
         rows = zip(*(_each(operand, len(like.items)) for operand in operands), like.items, strict=True)
@@ -142,7 +148,8 @@ def _chosen(condition: Any, chosen: Any, otherwise: Any, like: Tensor) -> Tensor
     if not isinstance(condition, Tensor):
         value = chosen if condition else otherwise
         return value if isinstance(value, Tensor) else torch.full_like(like, value)
-    return one_where(condition, chosen, otherwise)
+    chosen_one: Tensor = one_where(condition, chosen, otherwise)
+    return chosen_one
 
 
 Tensors._library_ = _Library
@@ -160,4 +167,5 @@ def _each(value: Any, count: int) -> Iterable[Any]:
     """The part of an operand that stands beside each tensor."""
     if isinstance(value, Tensors):
         return value.items
-    return np.broadcast_to(np.asarray(value), (count,)).tolist()
+    numbers: list[Any] = np.broadcast_to(np.asarray(value), (count,)).tolist()
+    return numbers

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Filtered(NamedTuple):
-    """Mean and its variance, None without one, of shape (T, *channels); and the state after the last sample."""
+    """Mean and its variance (None without one), (T, *channels); and the state after the last sample."""
 
     mean: Tensor
     variance: Tensor | None
@@ -41,10 +41,10 @@ def init(estimator: BaseEstimator, x0: Tensor) -> Any:
 def update(estimator: BaseEstimator, state: Any, x: Any, out: Any = None) -> Any:
     """State after one more sample of every channel; what is not finite, and None, is missing.
 
-    The mean keeps the dtype and device of x. A field that all channels share stays a float while they see the
-    same samples, so that whether all of x is finite is looked up on the host. out: a state of tensors of these
-    shapes, perhaps this one, that is written and returned. Raises TypeError for tensors of integers or complex
-    numbers, and as ``Estimator.update`` does.
+    The mean keeps the dtype and device of x. A field that all channels share stays a float while they see
+    the same samples; whether all of x is finite is looked up on the host. out: a state of tensors of these
+    shapes, perhaps this one, that is written. Raises TypeError for tensors of integers or complex numbers, and as
+    ``Estimator.update`` does.
     """
     like = x if isinstance(x, Tensor) else state.mean
     _floating(like)
@@ -87,8 +87,8 @@ def _stepped(estimator: Recursive, state: Any, sample: Tensor) -> Any:
 def filter(estimator: Recursive, x: Tensor, state: Any = None) -> Filtered:  # noqa: A001
     """Estimates of a whole stream, time on axis 0, through which gradients flow, and on the device of x.
 
-    One call of torch for each operation of each sample: ``estimator.filter(x)`` is many times faster where no
-    gradient is asked for. What is not finite is missing. Raises TypeError for an estimator that is no recursion.
+    One call of torch for each operation of each sample: without a gradient ``estimator.filter(x)`` is many
+    times faster. What is not finite is missing. Raises TypeError for an estimator that is no recursion.
     """
     if not isinstance(estimator, Recursive):
         raise TypeError(f"{estimator!r} is no recursive estimator; estimator.filter(x) runs it on the host")
@@ -112,8 +112,8 @@ def to_numpy(x: Tensor, name: str) -> NDArray[np.float64]:
         raise TypeError(f"{name} holds complex numbers; samples must be real numbers")
     if x.requires_grad:
         raise TypeError(
-            f"{name} requires a gradient, which the compiled loops do not carry; pass {name}.detach(), or use "
-            "estimators.torch.filter"
+            f"{name} requires a gradient, which the compiled loops do not carry; pass {name}.detach(), or "
+            "use estimators.torch.filter"
         )
     values: NDArray[np.float64] = x.to("cpu", torch.float64).numpy()
     return values
@@ -132,7 +132,7 @@ def _floating(x: Any) -> None:
 
 
 def _beside(value: Any, like: Tensor) -> Any:
-    """A number that all channels share on the host; one for each channel where the tensor is, at least as wide."""
+    """A number that all channels share on the host; one for each channel where the tensor is, in float64."""
     if isinstance(value, Tensor):
         return value
     if np.ndim(value) == 0:
@@ -152,7 +152,7 @@ def _typed(state: Any, like: Tensor) -> Any:
 
 
 def _written(estimator: BaseEstimator, stepped: Any, out: Any) -> Any:
-    """Write a state into the tensors of another, as far as it has some; what channels share is a new number."""
+    """Write a state into the tensors of another; what channels share is a number, and a new one."""
     if type(out) is not type(stepped):
         raise TypeError(f"out is a {type(out).__name__}; it must be a {type(stepped).__name__} of tensors")
     for name, target, value in zip(out._fields, out, stepped, strict=True):

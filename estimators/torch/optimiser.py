@@ -29,7 +29,7 @@ class FilteredAdam(Optimizer):
     trust="layer" makes each tensor's step as long as its weights, times lr (LAMB: You et al. 2020, arXiv
     1904.00962); "discounted" does not count what of the step's length is uncertain, the share variance /
     (mean^2 + variance) of each coordinate, and takes a first that states a variance. cautious: coordinates
-    whose step would climb the present gradient rest (Liang et al. 2024, arXiv 2411.16085). extrapolation >= 0:
+    whose step would climb the present gradient rest (Liang et al. 2024, arXiv 2411.16085). extrapolation:
     gradients are taken so many steps ahead, where the parameters are until ``eval`` (single-gradient DiSK:
     2410.03883; implicit gradient transport: Arnold et al. 2019, arXiv 1906.03532). maximize: climb.
 
@@ -85,7 +85,7 @@ class FilteredAdam(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take a step; closure: evaluates the model with gradients and returns its loss, as this does then."""
+        """Take a step; closure evaluates the model with gradients and returns its loss, as this does then."""
         loss = None
         if closure is not None:
             self.train()
@@ -146,9 +146,8 @@ class FilteredAdam(Optimizer):
                 break
             for where, mine in _named(own).items():
                 if saved.get(where) != mine:
-                    raise ValueError(
-                        f"FilteredAdam: the state was saved under {where}={saved.get(where)}; it must be {mine}"
-                    )
+                    theirs = saved.get(where)
+                    raise ValueError(f"FilteredAdam: the state was saved under {where}={theirs}, not {mine}")
             groups.append({**saved, **{where: own[where] for where in MOMENTS}})
         super().load_state_dict({**state_dict, "param_groups": groups})
         pairs = zip(
