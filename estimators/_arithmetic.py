@@ -66,6 +66,18 @@ def moved(mean: Any, sample: Any, gain: Any) -> Any:
     return where(gain == 1.0, sample, mean + gain * (sample - mean))
 
 
+def pooled(value: Any) -> Any:
+    """Mean over channels that learn together (``_pooled``); each its own where they do not."""
+    library = library_of(type(value))
+    return library.pooled(value) if hasattr(library, "pooled") else value
+
+
+def evidence(value: Any) -> Any:
+    """What channels that learn together say in all; each its own where they do not."""
+    library = library_of(type(value))
+    return library.evidence(value) if hasattr(library, "evidence") else value
+
+
 def _library_of(kind: type) -> Any:
     """Functions of this module for values of a type of another array library; None for all other types.
 

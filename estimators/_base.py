@@ -397,6 +397,9 @@ class BaseEstimator(ByValue, ABC):
                 f"{name}: state is a {type(state).__name__}; it must be the "
                 f"{self.State.__name__} that init, update or filter returned"
             )
+        adapter = adapter_of(type(state.mean))
+        if adapter is not None:
+            state = adapter.on_host(state)
         channels = np.shape(state.mean)
         single = np.asarray(state.mean).dtype == np.float32
         fields = []

@@ -70,6 +70,16 @@ def _toward(mean: Any, sample: Any, gain: Any) -> Any:
     return _arithmetic.moved
 
 
+@overload(_arithmetic.pooled)
+def _pooled(value):  # type: ignore[no-untyped-def]
+    return lambda value: value
+
+
+@overload(_arithmetic.evidence)
+def _evidence(value):  # type: ignore[no-untyped-def]
+    return lambda value: value
+
+
 @overload(_arithmetic.sqrt)
 def _sqrt(value):  # type: ignore[no-untyped-def]
     return lambda value: np.sqrt(value)

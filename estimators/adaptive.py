@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from estimators._arithmetic import sqrt, toward, where
+from estimators._arithmetic import evidence, pooled, sqrt, toward, where
 from estimators._parameters import (
     ABOVE_0_TO_1,
     BETWEEN_0_AND_1,
@@ -127,19 +127,20 @@ class MehraKalman(Recursive):
         gain_slope = where(known, slope, 0.0)
         innovation = where(known, bounded(sample - state.mean), 0.0)
 
-        unit = state.unit + (innovation * innovation * inverted - state.unit) * (both * expected)
+        square = pooled(innovation * innovation)
+        unit = state.unit + (square * inverted - state.unit) * (both * expected)
         deviation = where(unit > 0.0, innovation / sqrt(where(unit > 0.0, unit, 1.0)), 0.0)
 
         # A step in the log of the gain, which is off by a factor; exp(step) to second order.
         share = steady * state.mean_slope
-        evidence = state.evidence * given.forgetting + share * share * inverted
-        step = 0.5 * share * deviation * inverted
-        most = 0.5 * evidence
+        known_of_gain = state.evidence * given.forgetting + evidence(share * share) * inverted
+        step = 0.5 * evidence(share * deviation) * inverted
+        most = 0.5 * known_of_gain
         step = where(step > most, most, where(step < -most, -most, step))
-        factor = (evidence + step) / (evidence - step)
+        factor = (known_of_gain + step) / (known_of_gain - step)
         moved = where(steady * factor < 1.0, steady * factor, 1.0)
         # A sample tells of the log of the gain in proportion to the gain, so that what was told is rescaled.
-        rescaled = evidence * factor
+        rescaled = known_of_gain * factor
 
         mean = toward(state.mean, sample, gain)
         variance = where(state.unit > 0.0, state.unit * gain * r, math.inf)

@@ -33,7 +33,9 @@ def _of_dtype(value: Any, dtype: torch.dtype) -> Any:
 def toward(mean: Any, sample: Any, gain: Any) -> Any:
     """Move a mean towards a sample in one pass over them; a gain of one forgets."""
     if isinstance(gain, torch.Tensor):
-        return where(gain == 1.0, sample, mean + gain * (sample - mean))
+        forgets = gain == 1.0
+        start = where(forgets, sample, mean)  # or a mean of NaN would be in the gradient of the gain
+        return where(forgets, sample, start + gain * (sample - start))
     if gain == 1.0 or not isinstance(mean, torch.Tensor):
         return sample if gain == 1.0 else mean + gain * (sample - mean)
     return torch.lerp(mean, sample, gain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from estimators.torch._pieces import SIZE, Batch, Kept, cut
 from estimators.torch._tensors import Tensors, beside, sqrt
 
 MOMENTS = ("first", "second")
+SHARED = (*MOMENTS, "eps", "trust", "cautious", "extrapolation")
+"""Settings that tensors must have in common to be stepped at once."""
 TRUSTS = ("layer", "discounted")
 LARGEST_NORM = 10.0
 """Norm of a layer's weights beyond which its step grows no more: phi of LAMB (You et al. 2020)."""
@@ -22,7 +25,7 @@ LEAST_SHARE = 1e-3
 
 
 class Settings(NamedTuple):
-    """What tensors must have in common to be stepped at once."""
+    """Those shared settings, with the moments that their estimators make."""
 
     moments: tuple[Moment | None, ...]
     eps: float
@@ -59,30 +62,42 @@ class One(NamedTuple):
         return self.parameter.device, self.parameter.dtype, self.gradient is None, fields
 
 
-def split(tensors: Sequence[One]) -> Iterator[list[One]]:
-    """Lists of one kind; a gradient that is not finite is missing."""
-    present = [one.gradient for one in tensors if one.gradient is not None]
-    finite = iter(_finite(present))
+def split(tensors: Sequence[One], settings: Settings) -> Iterator[list[One]]:
+    """Lists of one kind, gradients laid out; one that is not finite, or whose square is not, is missing."""
+    laid_out = [
+        one if one.gradient is None else one._replace(gradient=_laid_out(one.gradient, one.parameter))
+        for one in tensors
+    ]
+    usable = iter(_usable([one.gradient for one in laid_out if one.gradient is not None], settings))
     kinds: dict[Any, list[One]] = {}
-    for one in tensors:
-        seen = one if one.gradient is None or next(finite) else one._replace(gradient=None)
+    for one in laid_out:
+        seen = one if one.gradient is None or next(usable) else one._replace(gradient=None)
         kinds.setdefault(seen.kind, []).append(seen)
     yield from kinds.values()
 
 
-def _finite(gradients: Sequence[Tensor]) -> list[bool]:
-    """Whether all of each gradient is finite. A sum is quick, and takes on what is not, or overflows."""
-    sums = [
-        gradient.sum(dtype=torch.float32 if gradient.element_size() < 4 else None) for gradient in gradients
-    ]
-    by_device: dict[Any, list[Tensor]] = {}
-    for one in sums:
-        by_device.setdefault(one.device, []).append(one.double())
-    known = {device: iter(torch.stack(ones).isfinite().tolist()) for device, ones in by_device.items()}
-    return [
-        next(known[one.device]) or bool(gradient.isfinite().all())
-        for one, gradient in zip(sums, gradients, strict=True)
-    ]
+def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """A gradient dense, of at least single precision, and as its parameter lies."""
+    dense: Tensor = gradient.to_dense() if gradient.layout is not torch.strided else gradient
+    dense = dense.float() if dense.element_size() < 4 else dense
+    return dense.contiguous() if parameter.is_contiguous() else dense
+
+
+def _usable(gradients: Sequence[Tensor], settings: Settings) -> list[bool]:
+    """Whether the moments of each gradient stay finite: by its norm, and where that is large by all of it."""
+    alike: dict[Any, list[Tensor]] = {}
+    for gradient in gradients:
+        alike.setdefault((gradient.device, gradient.dtype), []).append(gradient)
+    norms = {kind: iter(torch.stack(torch._foreach_norm(some)).tolist()) for kind, some in alike.items()}
+    found = []
+    for gradient in gradients:
+        largest = torch.finfo(gradient.dtype).max
+        limit = (
+            math.sqrt(largest) if settings.moments[1] else 0.5 * largest
+        )  # of which differences are finite
+        norm = next(norms[gradient.device, gradient.dtype])
+        found.append(norm < limit or bool((gradient.abs() < limit).all()))
+    return found
 
 
 def descend(tensors: Sequence[One], settings: Settings) -> None:
@@ -91,7 +106,7 @@ def descend(tensors: Sequence[One], settings: Settings) -> None:
     parameters = [one.parameter for one in tensors]
     gradients = None
     if tensors[0].gradient is not None:
-        gradients = [_laid_out(one.gradient, one.parameter) for one in tensors]
+        gradients = [one.gradient for one in tensors if one.gradient is not None]
     given = [moment.prepare(kept, gradients) if moment else () for moment in settings.moments]
     whole = settings.trust or settings.cautious or parameters[0].device.type != "cpu"
     for pieces in cut(parameters, None if whole else SIZE):
@@ -108,13 +123,6 @@ def descend(tensors: Sequence[One], settings: Settings) -> None:
             _move(batch, tensors, settings, seen, gradient)
     for of_one, new in zip(kept, news, strict=True):
         of_one.update({name: value for name, value in new.items() if name != "like"})
-
-
-def _laid_out(gradient: Any, parameter: Tensor) -> Tensor:
-    """A gradient dense, of at least single precision, and as its parameter lies."""
-    dense: Tensor = gradient.to_dense() if gradient.layout is not torch.strided else gradient
-    dense = dense.float() if dense.element_size() < 4 else dense
-    return dense.contiguous() if parameter.is_contiguous() else dense
 
 
 def _move(

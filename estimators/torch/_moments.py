@@ -109,7 +109,7 @@ class OnHost:
                 sample = (samples[place].detach().to("cpu", torch.float64) ** self.power).numpy()
             fields = (of_one[key].numpy() for key in self.keys) if started else ()
             state = self.estimator.State(*fields) if started else self.estimator.init(sample)
-            state = self.estimator.update(state, sample)
+            state = self.estimator.update(state, sample, on_infinite="missing")
             for key, value in zip(self.keys, state, strict=True):
                 of_one[key] = torch.from_numpy(np.array(value, dtype=np.float64))
             if samples is not None:

@@ -153,7 +153,7 @@ def _chosen(condition: Any, chosen: Any, otherwise: Any, like: Tensor) -> Tensor
 
 
 Tensors._library_ = _Library
-where, sqrt = _Library.where, _Library.sqrt
+where, sqrt, toward = _Library.where, _Library.sqrt, _Library.toward
 
 
 def beside(other: Any) -> Any:

@@ -43,15 +43,17 @@ def update(estimator: BaseEstimator, state: Any, x: Any, out: Any = None) -> Any
 
     The mean keeps the dtype and device of x. A field that all channels share stays a float while they see
     the same samples; whether all of x is finite is looked up on the host. out: a state of tensors of these
-    shapes, perhaps this one, that is written. Raises TypeError for tensors of integers or complex numbers, and as
-    ``Estimator.update`` does.
+    shapes, perhaps this one, that is written. Raises TypeError for tensors of integers or complex numbers,
+    and as ``Estimator.update`` does.
     """
     like = x if isinstance(x, Tensor) else state.mean
     _floating(like)
     if not isinstance(estimator, Recursive):
-        on_host = estimator.State(*(to_numpy(f, "state") if isinstance(f, Tensor) else f for f in state))
-        moved = estimator.update(on_host, None if x is None else to_numpy(x, "x"), on_infinite="missing")
-        return moved._replace(mean=wrapper(like)(np.asarray(moved.mean)))
+        moved = estimator.update(
+            on_host(state), None if x is None else to_numpy(x, "x"), on_infinite="missing"
+        )
+        moved = moved._replace(mean=wrapper(like)(np.asarray(moved.mean)))
+        return moved if out is None else _written(moved, out)
     if type(state) is not estimator.State:
         expected = estimator.State.__name__
         raise TypeError(
@@ -61,10 +63,11 @@ def update(estimator: BaseEstimator, state: Any, x: Any, out: Any = None) -> Any
         x if isinstance(x, Tensor) else torch.as_tensor(np.nan if x is None else x, dtype=like.dtype).to(like)
     )
     own, channels = tuple(np.shape(state.mean)), estimator._channels(tuple(sample.shape))
-    if own not in ((), estimator._channels(()), channels) and sample.ndim:
+    passing = sample.ndim == 0 and not bool(torch.isfinite(sample))
+    if own not in ((), estimator._channels(()), channels) and not passing:
         raise ValueError(f"x of shape {tuple(sample.shape)} does not fit a state of shape {own}")
     stepped = _stepped(estimator, state, sample)
-    return stepped if out is None else _written(estimator, stepped, out)
+    return stepped if out is None else _written(stepped, out)
 
 
 def _stepped(estimator: Recursive, state: Any, sample: Tensor) -> Any:
@@ -119,6 +122,13 @@ def to_numpy(x: Tensor, name: str) -> NDArray[np.float64]:
     return values
 
 
+def on_host(state: Any) -> Any:
+    """A state of tensors as one of arrays, what channels share given to each."""
+    shape = tuple(state.mean.shape)
+    fields = (to_numpy(field.detach(), "state") if isinstance(field, Tensor) else field for field in state)
+    return type(state)(*(np.broadcast_to(field, shape) if np.ndim(field) == 0 else field for field in fields))
+
+
 def wrapper(x: Tensor) -> Callable[[NDArray[Any]], Any]:
     """How results become tensors of the dtype and device of x, of its default dtype for integers."""
     dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
@@ -148,10 +158,11 @@ def _wide(like: Tensor) -> torch.dtype:
 def _typed(state: Any, like: Tensor) -> Any:
     """A state whose mean has the dtype and shape of the sample's channels."""
     mean = state.mean if isinstance(state.mean, Tensor) else torch.full_like(like, state.mean)
-    return state._replace(mean=mean.to(like.dtype))
+    mean = mean.to(like.dtype)
+    return state._replace(mean=mean.clone() if mean is like else mean)  # x is the caller's, to be used again
 
 
-def _written(estimator: BaseEstimator, stepped: Any, out: Any) -> Any:
+def _written(stepped: Any, out: Any) -> Any:
     """Write a state into the tensors of another; what channels share is a number, and a new one."""
     if type(out) is not type(stepped):
         raise TypeError(f"out is a {type(out).__name__}; it must be a {type(stepped).__name__} of tensors")

@@ -15,7 +15,7 @@ from estimators._parameters import NONNEGATIVE, real, require
 from estimators._saving import setting
 from estimators.ema import DebiasedEMA
 from estimators.protocol import Trait
-from estimators.torch._descent import MOMENTS, TRUSTS, One, Settings, descend, split
+from estimators.torch._descent import MOMENTS, SHARED, TRUSTS, One, Settings, descend, split
 from estimators.torch._moments import ON_HOST
 
 
@@ -79,9 +79,10 @@ class FilteredAdam(Optimizer):
         states = Trait.HAS_VARIANCE in getattr(first, "traits", ())
         require(name, "first", first, states or trust != "discounted", "one with a variance to be discounted")
         super().add_param_group(param_group)
-        for parameter in self.param_groups[-1]["params"]:
-            real_numbers = parameter.dtype.is_floating_point
-            require(name, "params", parameter.dtype, real_numbers, "tensors of floating-point numbers")
+        others = {p.dtype for p in self.param_groups[-1]["params"] if not p.dtype.is_floating_point}
+        if others:
+            self.param_groups.pop()
+        require(name, "params", others, not others, "tensors of floating-point numbers")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -91,14 +92,16 @@ class FilteredAdam(Optimizer):
             self.train()
             with torch.enable_grad():
                 loss = closure()
-        alike: dict[Settings, list[One]] = {}
+        alike: dict[Any, tuple[Settings, list[One]]] = {}
         for group in self.param_groups:
             if not group["ahead"]:
                 raise RuntimeError(
                     "FilteredAdam: step after eval(); call train() before the gradient is taken"
                 )
-            settings = Settings.of(type(self).__name__, group)
-            tensors = alike.setdefault(settings, [])
+            key = tuple(id(group[name]) if name in MOMENTS else group[name] for name in SHARED)
+            if key not in alike:
+                alike[key] = Settings.of(type(self).__name__, group), []
+            settings, tensors = alike[key]
             lr, decay = float(group["lr"]), float(group["weight_decay"])
             for parameter in group["params"]:
                 kept = self.state[parameter]
@@ -109,8 +112,8 @@ class FilteredAdam(Optimizer):
                     gradient = -gradient
                 tensors.append(One(parameter, gradient, kept, lr, decay))
         with np.errstate(all="ignore"):
-            for settings, tensors in alike.items():
-                for of_one_kind in split(tensors):
+            for settings, tensors in alike.values():
+                for of_one_kind in split(tensors, settings):
                     descend(of_one_kind, settings)
         return loss
 
@@ -158,8 +161,10 @@ class FilteredAdam(Optimizer):
         for place, parameter in pairs:
             for key, value in state_dict["state"].get(place, {}).items():
                 if isinstance(value, Tensor):  # the base class gave it the parameter's dtype
-                    device = "cpu" if ON_HOST in key else parameter.device
-                    self.state[parameter][key] = value.detach().to(device, copy=True)
+                    own = value.detach().to("cpu" if ON_HOST in key else parameter.device, copy=True)
+                    if own.shape == parameter.shape and ON_HOST not in key:  # and lies as the parameter does
+                        own = torch.empty_like(parameter, dtype=own.dtype).copy_(own)
+                    self.state[parameter][key] = own
 
 
 def _named(group: Mapping[str, Any]) -> dict[str, Any]:
