@@ -153,7 +153,7 @@ def _text(summary: pd.DataFrame, skipped: Sequence[str], chosen: Parameters) -> 
             continue
     blocks = [
         f"cost: medians of {chosen.rounds} rounds, contestants in turn, in one process and on one thread.\n"
-        f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, "
+        f"{processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, "
         f"{', '.join(versions)}.\n"
         "Streams, estimators and seeds are the experiment's own; ours filter into an array that is there.\n"
         "Times differ from run to run and from machine to machine; compare ratios. Of one float, the loop\n"
@@ -201,7 +201,8 @@ def judged(goal: Goal, summary: pd.DataFrame) -> list[str]:
     return [goal.what, goal.asked, "-" if value is None else f"{value:.3g}", span, verdict]
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor, as far as the system tells it."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         return next(
