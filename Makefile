@@ -25,9 +25,9 @@ lint: $(VENV)/.test
 # Every committed table and figure, made anew from nothing and compared with the one that was there; costs against
 # whichever peers can be installed.
 reproduce: $(VENV)/.run
-	for extra in peers training; do \
+	for extra in peers training jax; do \
 	    $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$$extra]" || \
-	    echo "kalmean[$$extra] cannot be installed here: the cost table does without it"; \
+	    echo "kalmean[$$extra] cannot be installed here: its tables do without it, or are not made"; \
 	done
 	$(BIN)/python -m experiments.reproduce
 

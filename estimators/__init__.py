@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from estimators._lazy import lazily
 
 if TYPE_CHECKING:
     from estimators.adaptive import MehraKalman, VariationalKalman
@@ -47,8 +48,8 @@ _HOMES = {
     "tracker": ("Tracker",),
     "trend": ("Holt", "LocalTrend"),
 }
-"""Public names by the module that defines them, which is imported when one is first asked for."""
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+"""Public names by the module that defines them."""
+__getattr__, __dir__ = lazily(__name__, _HOMES)
 
 __all__ = [
     "EMA",
@@ -83,15 +84,3 @@ __all__ = [
     "matched",
     "recommend",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -162,11 +162,16 @@ class BaseEstimator(ByValue, ABC):
         an ``out`` that cannot be written.
         """
         as_ever = steps is weight is r is None
+        if as_ever and out is None and self._straight is not None:
+            moved = self._straight.update(state, x)
+            if moved is not None:
+                return moved
+        adapter = adapter_of(type(x)) or adapter_of(type(getattr(state, "mean", None)))
+        if adapter is not None:
+            if not as_ever:
+                raise TypeError("steps, weight and r are taken with NumPy arrays alone; pass x as one")
+            return adapter.update(self, state, x, out)
         if as_ever and out is None:
-            if self._straight is not None:
-                moved = self._straight.update(state, x)
-                if moved is not None:
-                    return moved
             if type(state) is self.State and not self._parameter_shapes and {*map(type, state)} == {float}:
                 sample = as_sample(x, on_infinite)
                 if type(sample) is float:
@@ -175,11 +180,6 @@ class BaseEstimator(ByValue, ABC):
             check_on_infinite(on_infinite)
             if self._moved_in_place(state, x):
                 return state
-        adapter = adapter_of(type(x)) or adapter_of(type(getattr(state, "mean", None)))
-        if adapter is not None:
-            if not as_ever:
-                raise TypeError("steps, weight and r are taken with NumPy arrays alone; pass x as one")
-            return adapter.update(self, state, x, out)
         opened = self._opened(state)
         sample = np.asarray(as_sample(x, on_infinite, opened.mean.dtype))
         passing = sample.ndim == 0 and np.isnan(sample)

@@ -6,8 +6,9 @@ optax; ``ParameterAverage`` flax. The extra ``kalmean[jax]`` brings all three.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from estimators._lazy import lazily
 
 if TYPE_CHECKING:
     from estimators.jax.averaging import AverageState, ParameterAverage
@@ -19,9 +20,8 @@ _HOMES = {
     "filtering": ("Filtered", "filter", "init", "update"),
     "optimiser": ("filtered", "filtered_adam", "scale_by_moments"),
 }
-"""Public names by the module that defines them, which is imported when one is first asked for."""
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_NEEDS = ("jax", "optax", "flax")
+"""Public names by the module that defines them."""
+__getattr__, __dir__ = lazily(__name__, _HOMES, "jax", ("jax", "optax", "flax"))
 
 __all__ = [
     "AverageState",
@@ -34,24 +34,3 @@ __all__ = [
     "scale_by_moments",
     "update",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f"{__name__}.{_HOME_OF[name]}")
-    except ModuleNotFoundError as error:
-        if error.name not in _NEEDS:
-            raise
-        raise ModuleNotFoundError(
-            f"{__name__}.{name} needs {error.name}, which is not installed: pip install 'kalmean[jax]'",
-            name=error.name,
-        ) from error
-    found = getattr(module, name)
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

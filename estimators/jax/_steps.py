@@ -107,8 +107,8 @@ def loose_step(kind: type[Recursive], given: Any, state: Any, sample: Any, prese
 
 def usable(sample: Any) -> Any:
     """Whether samples are neither NaN nor infinity, nor so large that the difference of two may be."""
-    largest = 2.0 ** (np.finfo(kept(sample.dtype)).maxexp - 1)
-    return jnp.abs(sample) < largest
+    wide = sample.astype(kept(sample.dtype))
+    return jnp.abs(wide) < 2.0 ** (np.finfo(wide.dtype).maxexp - 1)
 
 
 def kept(dtype: Any) -> np.dtype[Any]:

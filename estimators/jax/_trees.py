@@ -40,8 +40,14 @@ def check(owner: str, estimator: Any) -> None:
 
 
 def start(estimator: Recursive, tree: Any, *, shown: bool = False) -> TreeState:
-    """State before any sample of leaves like those of a tree; shown: with these as the mean until then."""
+    """State before any sample of leaves like those of a tree; shown: with these as the mean until then.
+
+    Raises TypeError for complex leaves.
+    """
     leaves = jax.tree.leaves(tree)
+    for leaf in leaves:
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            raise TypeError(f"a leaf of shape {leaf.shape} holds complex numbers; leaves must be real")
     fields = []
     for value, name, alike in zip(_prior(estimator), estimator.State._fields, shared(estimator), strict=True):
         if alike:
@@ -60,32 +66,28 @@ def start(estimator: Recursive, tree: Any, *, shown: bool = False) -> TreeState:
 
 def advance(estimator: Recursive, state: TreeState, leaves: list[Any], taken: list[Any]) -> TreeState:
     """State after one more sample of the leaves that are taken, and after time alone of the others."""
+    if not leaves:
+        return state
     kind, given, prior = type(estimator), setting(estimator, {}).given, _prior(estimator)
-    alike, treedefs, columns = shared(estimator), [], []
-    for field, one_for_all in zip(state.fields, alike, strict=True):
-        values, treedef = jax.tree.flatten(field)
-        columns.append([field[i] for i in range(len(leaves))] if one_for_all else values)
-        treedefs.append(treedef)
-    rows = []
-    for i, (leaf, known) in enumerate(zip(leaves, taken, strict=True)):
+    alike, known = shared(estimator), jnp.stack(taken)
+    seen, none = state.seen | known, jnp.zeros(len(leaves), precision())
+    # What coordinates share is moved for all leaves at once: a compiler has few small operations to place.
+    summary = kind.State(*(field if own else none for field, own in zip(state.fields, alike, strict=True)))
+    fields = list(step(kind, given, summary, none, known)[0])
+    columns = [
+        field if own else jax.tree.leaves(field) for field, own in zip(state.fields, alike, strict=True)
+    ]
+    moved: dict[int, list[Any]] = {k: [] for k, own in enumerate(alike) if not own}
+    for i, leaf in enumerate(leaves):
         before = (
             jnp.where(state.seen[i], column[i], value) if value != value else column[i]
             for column, value in zip(columns, prior, strict=True)
         )
-        after, _ = step(kind, given, kind.State(*before), leaf, known)
-        seen = state.seen[i] | known
-        rows.append(
-            [
-                jnp.where(seen, new, column[i]) if value != value else new
-                for new, column, value in zip(after, columns, prior, strict=True)
-            ]
-        )
-    fields = []
-    for k, (treedef, one_for_all) in enumerate(zip(treedefs, alike, strict=True)):
-        column = [row[k] for row in rows]
-        stacked = jnp.stack(column) if one_for_all and column else state.fields[k]
-        fields.append(stacked if one_for_all else jax.tree.unflatten(treedef, column))
-    seen = state.seen | jnp.stack(taken) if leaves else state.seen
+        after, _ = step(kind, given, kind.State(*before), leaf, known[i])
+        for k, values in moved.items():
+            values.append(jnp.where(seen[i], after[k], columns[k][i]) if prior[k] != prior[k] else after[k])
+    for k, values in moved.items():
+        fields[k] = jax.tree.unflatten(jax.tree.structure(state.fields[k]), values)
     return TreeState(kind.State(*fields), seen)
 
 

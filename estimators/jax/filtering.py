@@ -15,6 +15,10 @@ from estimators.jax._arithmetic import precision, raw
 from estimators.jax._steps import Setting, check_recursive, kept, setting, step, usable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
     from estimators._recursive import Recursive
 
 
@@ -51,9 +55,10 @@ def filter(  # noqa: A001
     on the host; every field of the state has the shape of the channels and that precision, save the mean,
     which is carried on in the type of x, bfloat16 and float16 as float32. A run cut anywhere gives the same
     bits. In float32 a gain that is accumulated is exact to 6e-8 / (1 - beta) or better, an average of samples
-    nonetheless: of a constant always that constant. Estimators that square innovations overflow there from
-    1.8e19 on. Derivatives are those of the estimates that come out; where there is none (the square root of a
-    q of 0) they are 0, never NaN.
+    nonetheless: of a constant always that constant. Estimators that square innovations want them between
+    1e-15 and 1e15 there: the squares of smaller ones are 0, and the gradients of larger ones overflow.
+    Derivatives are those of the estimates that come out; where there is none (the square root of a q of 0)
+    they are 0, never NaN.
 
     Raises TypeError for an estimator that is not recursive, text, complex numbers, a state of another
     estimator, and ``parallel`` where the gain is not fixed; ValueError for shapes that do not fit. The scan:
@@ -92,13 +97,15 @@ def _update(estimator: Recursive, state: Any, sample: Any) -> Any:
     return step(type(estimator), known.given, opened, sample, usable(sample))[0]
 
 
-def update(estimator: Recursive, state: Any, x: Any) -> Any:
+def update(estimator: Recursive, state: Any, x: Any, out: None = None) -> Any:
     """State after one more sample of every channel; NaN and infinity are missing.
 
     Pure, compiled once for each shape; types as in ``filter``. Raises TypeError for an estimator that is not
     recursive or a state of another one, ValueError for shapes that do not fit.
     """
     check_recursive("update", estimator)
+    if out is not None:
+        raise TypeError("update: out= is not valid with JAX arrays, which cannot be written; it must be None")
     if state is None:
         raise TypeError(
             f"update: state=None is not valid; state must be the {estimator.State.__name__} of init"
@@ -212,3 +219,24 @@ def _opened(estimator: Recursive, known: Setting, state: Any, channels: tuple[in
             its_type = kept(jax.dtypes.canonicalize_dtype(jnp.promote_types(carried, dtype)))
         fields.append(jnp.broadcast_to(jnp.asarray(value, its_type), channels))
     return estimator.State(*fields)
+
+
+def to_numpy(x: Any, name: str) -> NDArray[np.float64]:
+    """An array as float64 on the host; TypeError for complex numbers, and where a function is traced."""
+    if isinstance(x, jax.core.Tracer):
+        raise TypeError(f"{name} is traced by JAX; inside jit, grad and vmap use estimators.jax.filter")
+    if jnp.iscomplexobj(x):
+        raise TypeError(f"{name} holds complex numbers; samples must be real numbers")
+    values: NDArray[np.float64] = np.asarray(x).astype(np.float64)
+    return values
+
+
+def on_host(state: Any) -> Any:
+    """A state of JAX arrays as one of NumPy arrays."""
+    return type(state)(*(np.asarray(field, dtype=np.float64) for field in state))
+
+
+def wrapper(x: Any) -> Callable[[NDArray[Any]], Any]:
+    """How results become JAX arrays of the type of x, of the default float type for integers."""
+    dtype = _as_floats(x[:0]).dtype
+    return lambda values: jnp.asarray(values, dtype)

@@ -112,12 +112,12 @@ def _moments(
         leaves, treedef = jax.tree.flatten(updates)
         wide = [leaf.astype(kept(leaf.dtype)) for leaf in leaves]
         squares = [leaf * leaf for leaf in wide]
-        taken = [whole(leaf) & whole(square) for leaf, square in zip(wide, squares, strict=True)]
+        taken = [whole(square) for square in squares]
         state = MomentsState(
             advance(first, state.first, wide, taken), advance(second, state.second, squares, taken)
         )
         means, spreads = (jax.tree.leaves(moment.fields.mean) for moment in state)
-        weights = jax.tree.leaves(params) if decays else leaves
+        weights = jax.tree.leaves(jax.tree.map(lambda _, own: own, updates, params)) if decays else leaves
         moved = []
         for leaf, mean, spread, weight, known in zip(leaves, means, spreads, weights, taken, strict=True):
             scaled = mean / (jnp.sqrt(jnp.maximum(spread, 0.0)) + eps)

@@ -112,10 +112,11 @@ class OnHost:
             state = self.estimator.update(state, sample, on_infinite="missing")
             for key, value in zip(self.keys, state, strict=True):
                 of_one[key] = torch.from_numpy(np.array(value, dtype=np.float64))
-            if samples is not None:
-                of_one[f"{self.where}.mean"] = torch.as_tensor(state.mean).to(samples[place])
-                if state.variance is not None:
-                    of_one[f"{self.where}.variance"] = torch.as_tensor(state.variance).to(samples[place])
+            for field in ("mean", "variance"):
+                value = getattr(state, field)
+                if value is not None:
+                    like = samples[place] if samples is not None else of_one[f"{self.where}.{field}"]
+                    of_one[f"{self.where}.{field}"] = torch.as_tensor(value).to(like)
         return ()
 
     def step(self, given: Sequence[Any], batch: Batch, sample: Tensors | None) -> Seen:

@@ -49,24 +49,20 @@ def update(estimator: BaseEstimator, state: Any, x: Any, out: Any = None) -> Any
     like = x if isinstance(x, Tensor) else state.mean
     _floating(like)
     if not isinstance(estimator, Recursive):
-        moved = estimator.update(
-            on_host(state), None if x is None else to_numpy(x, "x"), on_infinite="missing"
-        )
+        given = to_numpy(x, "x") if isinstance(x, Tensor) else x
+        moved = estimator.update(on_host(state), given, on_infinite="missing")
         moved = moved._replace(mean=wrapper(like)(np.asarray(moved.mean)))
         return moved if out is None else _written(moved, out)
     if type(state) is not estimator.State:
-        expected = estimator.State.__name__
-        raise TypeError(
-            f"{type(estimator).__name__}: state is a {type(state).__name__}; it must be a {expected}"
-        )
-    sample = (
-        x if isinstance(x, Tensor) else torch.as_tensor(np.nan if x is None else x, dtype=like.dtype).to(like)
-    )
+        name, expected = type(estimator).__name__, estimator.State.__name__
+        raise TypeError(f"{name}: state is a {type(state).__name__}; it must be a {expected}")
+    given = np.nan if x is None else x
+    sample = x if isinstance(x, Tensor) else torch.as_tensor(given, dtype=like.dtype).to(like)
     own, channels = tuple(np.shape(state.mean)), estimator._channels(tuple(sample.shape))
     passing = sample.ndim == 0 and not bool(torch.isfinite(sample))
     if own not in ((), estimator._channels(()), channels) and not passing:
         raise ValueError(f"x of shape {tuple(sample.shape)} does not fit a state of shape {own}")
-    stepped = _stepped(estimator, state, sample)
+    stepped = _typed(_stepped(estimator, state, sample), sample, own if passing else channels)
     return stepped if out is None else _written(stepped, out)
 
 
@@ -76,15 +72,15 @@ def _stepped(estimator: Recursive, state: Any, sample: Tensor) -> Any:
     finite = torch.isfinite(sample)
     predicted = estimator.predict(given, state)
     if not bool(finite.any()):
-        return _typed(predicted, sample)
+        return predicted
     if bool(finite.all()):
-        return _typed(estimator.correct(given, predicted, sample)[0], sample)
+        return estimator.correct(given, predicted, sample)[0]
     # A sample that is missing must not reach a gradient, not even times zero.
     corrected, _ = estimator.correct(given, predicted, torch.where(finite, sample, 0.0))
     chosen = [
         old if new is old else where(finite, new, old) for new, old in zip(corrected, predicted, strict=True)
     ]
-    return _typed(type(state)(*chosen), sample)
+    return type(state)(*chosen)
 
 
 def filter(estimator: Recursive, x: Tensor, state: Any = None) -> Filtered:  # noqa: A001
@@ -124,7 +120,7 @@ def to_numpy(x: Tensor, name: str) -> NDArray[np.float64]:
 
 def on_host(state: Any) -> Any:
     """A state of tensors as one of arrays, what channels share given to each."""
-    shape = tuple(state.mean.shape)
+    shape = tuple(np.shape(state.mean))
     fields = (to_numpy(field.detach(), "state") if isinstance(field, Tensor) else field for field in state)
     return type(state)(*(np.broadcast_to(field, shape) if np.ndim(field) == 0 else field for field in fields))
 
@@ -155,16 +151,16 @@ def _wide(like: Tensor) -> torch.dtype:
     return torch.float32 if like.device.type == "mps" else torch.float64
 
 
-def _typed(state: Any, like: Tensor) -> Any:
-    """A state whose mean has the dtype and shape of the sample's channels."""
-    mean = state.mean if isinstance(state.mean, Tensor) else torch.full_like(like, state.mean)
-    mean = mean.to(like.dtype)
-    return state._replace(mean=mean.clone() if mean is like else mean)  # x is the caller's, to be used again
+def _typed(state: Any, like: Tensor, shape: tuple[int, ...]) -> Any:
+    """A state whose mean has the dtype of a sample and the shape of the channels."""
+    # A gain of one hands x on as it is, which is the caller's, to be written over.
+    own = type(state)(*(field.clone() if field is like else field for field in state))
+    return own._replace(mean=torch.as_tensor(own.mean).to(like.device, like.dtype).expand(shape))
 
 
 def _written(stepped: Any, out: Any) -> Any:
     """Write a state into the tensors of another; what channels share is a number, and a new one."""
-    if type(out) is not type(stepped):
+    if type(out) is not type(stepped) or not isinstance(out.mean, Tensor):
         raise TypeError(f"out is a {type(out).__name__}; it must be a {type(stepped).__name__} of tensors")
     for name, target, value in zip(out._fields, out, stepped, strict=True):
         shape = tuple(np.shape(value))
