@@ -55,8 +55,9 @@ def inverse(expected: Any, count: Any) -> Any:
 
 
 def gain_of(before: Any, inverted: Any) -> Any:
-    """Gain P / S, 1 where the mean is unknown."""
-    return where(before < math.inf, before * inverted, 1.0)
+    """Gain P / S, 1 where the mean is unknown, and never more, as the rounded quotient may be."""
+    gain = where(before < math.inf, before * inverted, 1.0)
+    return where(gain < 1.0, gain, 1.0)
 
 
 def counted(state: Any, forgetting: Any) -> Any:

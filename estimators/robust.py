@@ -134,7 +134,8 @@ class RobustKalman(RandomWalk):
     @staticmethod
     def correct(given: Any, state: Any, sample: Any) -> tuple[Any, Any]:
         """Kalman's, with the noise variance that the size of the innovation tells; 1 for an infinite P."""
-        known, innovation = state.variance < math.inf, sample - state.mean
+        known = state.variance < math.inf
+        innovation = where(known, sample - state.mean, 0.0)
         size, noise_share = standardised(given, state.variance, innovation)
         gain, variance = weighed(given, state.variance, innovation, size, noise_share)
         gain = where(known, gain, 1.0)

@@ -40,8 +40,8 @@ def spread(share: Any, own: Any, other: Any, apart: Any) -> Any:
 
 
 def bounded(surprise: Any) -> Any:
-    """Keep what no likelihood can tell apart finite."""
-    return where(surprise < 1e300, surprise, 1e300)
+    """Keep what no likelihood can tell apart finite, in single precision too."""
+    return where(surprise < 1e30, surprise, 1e30)
 
 
 def weighed(given: Any, state: Any, sample: Any) -> Any:
@@ -52,7 +52,8 @@ def weighed(given: Any, state: Any, sample: Any) -> Any:
     quiet_precision, fast_precision = 1.0 / quiet_total, 1.0 / fast_total
     quiet_gain = where(unknown, 1.0, state.quiet_variance * quiet_precision)
     fast_gain = where(unknown, 1.0, state.fast_variance * fast_precision)
-    quiet_error, fast_error = sample - state.quiet, sample - state.fast
+    quiet_error = where(unknown, 0.0, sample - state.quiet)
+    fast_error = where(unknown, 0.0, sample - state.fast)
     surprise = bounded(fast_error * fast_error * fast_precision)
     surprise = surprise - bounded(quiet_error * quiet_error * quiet_precision)
     against = (1.0 - state.probability) * sqrt(fast_total * quiet_precision) * exp(0.5 * surprise)

@@ -144,16 +144,16 @@ def _move(
         if not single:
             torch._foreach_copy_(targets.items, points.items)
         return
+    if settings.extrapolation:
+        if isinstance(batch.kept[batch.pieces[0].place].get("move"), Tensor):
+            torch._foreach_sub_(points.items, (batch.read("move") * settings.extrapolation).items)
+        before = Tensors(item.clone() for item in points.items)
     direction = Tensors(torch._foreach_div(first.mean.items, divisor)) if divisor else first.mean
     if settings.cautious:
         direction = _cautious(direction, gradient)
     if settings.trust:
         direction = direction + points * decay
         rate = rate * _trust(direction, points, first if settings.trust == "discounted" else None)
-    if settings.extrapolation:
-        if isinstance(batch.kept[batch.pieces[0].place].get("move"), Tensor):
-            torch._foreach_sub_(points.items, (batch.read("move") * settings.extrapolation).items)
-        before = Tensors(item.clone() for item in points.items)
     if not settings.trust and np.any(decay):
         torch._foreach_mul_(points.items, beside(1.0 - rate * decay))
     torch._foreach_add_(points.items, (direction * -rate).items)

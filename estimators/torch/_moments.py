@@ -51,7 +51,9 @@ def moment_of(owner: str, where: str, estimator: Any, power: int) -> Moment | No
         raise TypeError(f"{owner}: {where}={estimator!r} is not valid; {where} must be an estimator or None")
     for field in estimator._parameter_shapes:
         raise ValueError(f"{owner}: {where}.{field} is an array; it must be one number for all coordinates")
-    if Trait.POSITIVE in estimator.traits or (power == 2 and Trait.FOLLOWS_TREND in estimator.traits):
+    start = estimator._prior().mean if isinstance(estimator, Recursive) else math.nan
+    below = power == 2 and (Trait.FOLLOWS_TREND in estimator.traits or start < 0.0)
+    if Trait.POSITIVE in estimator.traits or below:
         takes = "gradients of either sign" if power == 1 else "squares, and give a mean >= 0"
         raise ValueError(f"{owner}: {where}={estimator!r} is not valid; {where} must take {takes}")
     return Stepped(estimator, where) if isinstance(estimator, Recursive) else OnHost(estimator, where, power)

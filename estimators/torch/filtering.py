@@ -155,7 +155,8 @@ def _typed(state: Any, like: Tensor, shape: tuple[int, ...]) -> Any:
     """A state whose mean has the dtype of a sample and the shape of the channels."""
     # A gain of one hands x on as it is, which is the caller's, to be written over.
     own = type(state)(*(field.clone() if field is like else field for field in state))
-    return own._replace(mean=torch.as_tensor(own.mean).to(like.device, like.dtype).expand(shape))
+    mean = torch.as_tensor(own.mean, dtype=like.dtype, device=like.device)
+    return own._replace(mean=mean if mean.shape == shape else mean.expand(shape).clone())
 
 
 def _written(stepped: Any, out: Any) -> Any:

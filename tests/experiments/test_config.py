@@ -296,7 +296,7 @@ def test_built_names_what_is_wrong() -> None:
         ("+estimators.slow={kind: ema, beta: high}", ["estimators.slow: EMA: beta='high'"]),
         ("+estimators.slow=5", ["estimators.slow=5 is not valid", "mapping"]),
         # names behind the choices
-        ("experiment.name=foo", ["experiment.name=foo is not available; valid: adaptation, calib"]),
+        ("experiment.name=foo", ["experiment.name=foo is not available; valid: adaptation, balancing"]),
         ("estimators.ema.kind=foo", ["estimators.ema.kind=foo is not available"]),
         ("stream.kind=foo", ["stream.kind=foo is not available"]),
     ],

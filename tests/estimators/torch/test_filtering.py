@@ -1,4 +1,4 @@
-"""Tensors through update, tracker and filter: against NumPy, missing samples, gradients, and states of tensors."""
+"""Tensors through update, tracker and filter: against NumPy, with gaps, gradients, states of tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FilteredAdam beside AdamW, a LAMB and a cautious step in NumPy, dense filters, and an extrapolation by hand."""
+"""FilteredAdam beside AdamW, LAMB and cautious steps in NumPy, dense filters, and extrapolation by hand."""
 
 from __future__ import annotations
 
@@ -90,6 +90,17 @@ def test_settings_mean_what_they_mean_in_adamw(settings: Any, peer: Any) -> None
     run(FilteredAdam(own, **settings), own, 300)
     run(torch.optim.AdamW(peers, **peer, foreach=False), peers, 300)
     assert largest_difference(own, peers) <= 1e-12
+
+
+def test_tensors_that_are_cut_are_stepped_as_adamw_does() -> None:
+    size = 2 * 2**18 + 5
+    own, peer = (torch.nn.Parameter(torch.linspace(-1.0, 1.0, size, dtype=torch.float64)) for _ in range(2))
+    for parameter, kind in ((own, FilteredAdam), (peer, torch.optim.AdamW)):
+        optimiser = kind([parameter], lr=0.1)
+        for step in range(3):
+            parameter.grad = torch.cos(torch.arange(size, dtype=torch.float64) + step)
+            optimiser.step()
+    np.testing.assert_allclose(own.detach(), peer.detach(), rtol=0.0, atol=1e-14)
 
 
 def test_groups_have_settings_of_their_own() -> None:
@@ -477,6 +488,8 @@ def test_it_trains_under_autocast_and_a_scaler_skips_what_overflowed() -> None:
         ({"second": Kalman(q=1.0, r=np.ones(2))}, ValueError, "second.r"),
         ({"second": LocalTrend(q=0.1, q_slope=0.1, r=1.0)}, ValueError, "second=LocalTrend"),
         ({"second": Holt(0.2, 0.1)}, ValueError, "second=Holt"),
+        ({"second": EMA(0.9, initial=-1.0)}, ValueError, "second=EMA"),
+        ({"second": Kalman(q=0.1, r=1.0, mean=-1.0, variance=1.0)}, ValueError, "second=Kalman"),
         ({"first": Log(EMA(0.9))}, ValueError, "first=Log"),
         ({"second": Log(EMA(0.9))}, ValueError, "second=Log"),
         ({"trust": "foo"}, ValueError, "trust='foo'"),

@@ -1,4 +1,4 @@
-"""What FilteredAdam keeps: its size, saving and resuming bit for bit after a kill, copies, other estimators."""
+"""What FilteredAdam keeps: its size, resuming bit for bit after a kill, copies, other estimators."""
 
 from __future__ import annotations
 
@@ -315,7 +315,7 @@ def train(path, steps, report=lambda at: None):
     own = [*model.parameters(), half]
     groups = [
         {"params": own[:2], "first": EMAWithVariance(0.9), "trust": "discounted"},
-        {"params": own[2:4], "first": Kalman(q=0.01, r=1.0), "second": MovingAverage(4), "extrapolation": 1.0},
+        {"params": own[2:4], "first": Kalman(0.01, 1.0), "second": MovingAverage(4), "extrapolation": 1.0},
         {"params": own[4:]},
     ]
     optimiser = FilteredAdam(groups, lr=0.01)
@@ -414,6 +414,19 @@ def test_a_state_of_other_estimators_is_refused_and_leaves_no_trace(theirs: Any,
         optimiser.load_state_dict(saved(foreign))
     assert json.dumps(before["param_groups"]) == json.dumps(optimiser.state_dict()["param_groups"])
     step(optimiser, own, 2)
+
+
+def test_named_parameters_are_saved_and_loaded() -> None:
+    layer, again = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    again.load_state_dict(layer.state_dict())
+    optimiser = FilteredAdam(layer.named_parameters())
+    step(optimiser, list(layer.parameters()), 3)
+    fresh = FilteredAdam(again.named_parameters())
+    again.load_state_dict(layer.state_dict())
+    fresh.load_state_dict(saved(optimiser))
+    for each, own in ((optimiser, layer), (fresh, again)):
+        step(each, list(own.parameters()), 4)
+    assert same(list(layer.parameters()), list(again.parameters()))
 
 
 def test_a_state_of_adamw_is_refused_in_one_line() -> None:
