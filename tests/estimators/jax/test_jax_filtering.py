@@ -399,4 +399,4 @@ def test_filter_needs_jax_alone_and_what_is_absent_is_named() -> None:
     assert all("pip install 'kalmean[jax]'" in line for line in lines)
     absent = "import sys; sys.modules['jax'] = None\nfrom estimators.jax import filter"
     done = subprocess.run([sys.executable, "-c", absent], capture_output=True, text=True, check=False)
-    assert "needs jax, which is not installed: pip install 'kalmean[jax]'" in done.stderr.splitlines()[-1]
+    assert "needs jax, which is absent: pip install 'kalmean[jax]'" in done.stderr.splitlines()[-1]
