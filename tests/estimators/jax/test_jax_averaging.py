@@ -47,6 +47,7 @@ def trained(estimator: Any, steps: int = 5, **options: Any) -> Any:
     return model, average, kernels, means
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
     [DebiasedEMA(0.9), EMA(0.9), EMA(0.9, initial=None), Kalman(0.0, 1.0), EMAWithVariance(0.9)],
@@ -69,6 +70,7 @@ def test_before_the_first_step_it_is_the_model() -> None:
     assert np.array_equal(averaged.first.kernel[...], model.first.kernel[...])
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_the_live_models_unless_asked() -> None:
     model, average, _, _ = trained(DebiasedEMA(0.5))
     assert np.array_equal(average.applied_to(model).norm.mean[...], model.norm.mean[...])
@@ -79,6 +81,7 @@ def test_batch_statistics_are_the_live_models_unless_asked() -> None:
     assert np.abs(averaged.norm.mean[...] - model.norm.mean[...]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_averaged_model_is_one_of_its_own() -> None:
     model, average, _, _ = trained(DebiasedEMA(0.9))
     before = jax.tree.map(np.asarray, nnx.as_pure(nnx.state(model, nnx.Param)))
@@ -119,6 +122,7 @@ def test_a_checkpoint_carries_all_of_it(tmp_path: Path) -> None:
     assert all(np.array_equal(one, other) for one, other in pairs)
 
 
+@pytest.mark.slow
 def test_means_of_half_precision_do_not_stall() -> None:
     model = Network(nnx.Rngs(0), dtype=jnp.bfloat16)
     average = ParameterAverage(model, EMA(0.999, initial=None))
@@ -133,6 +137,7 @@ def test_means_of_half_precision_do_not_stall() -> None:
     assert average.applied_to(model).first.kernel[...].dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_an_array_that_is_not_finite_is_skipped() -> None:
     model, average, _, _ = trained(DebiasedEMA(0.9))
     before = np.asarray(average.applied_to(model).first.kernel[...])

@@ -150,6 +150,7 @@ def test_in_float32_it_is_so_to_rounding(estimator: Any) -> None:
     assert parting(out, estimator.filter(x.astype(np.float64), on_infinite="missing")) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(
     "estimator",
@@ -270,6 +271,7 @@ def test_gradients_by_the_stream_are_numbers_and_right(estimator: Any) -> None:
     assert abs(numeric - np.sum(gradient * direction)) < 1e-6 * max(1.0, abs(numeric))
 
 
+@pytest.mark.slow
 def test_gradients_in_float32_are_numbers_beside_gaps() -> None:
     x = jnp.asarray(stream(64), jnp.float32)
     for estimator, parallel in (
@@ -286,6 +288,7 @@ def test_gradients_in_float32_are_numbers_beside_gaps() -> None:
         assert np.abs(gradient[-3:]).max() > 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(
     ("estimator", "name"),
@@ -314,6 +317,7 @@ def test_gradients_by_parameters_are_those_of_the_numpy_filter(estimator: Any, n
     assert float(jax.grad(cost)(value)) == pytest.approx(numeric, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_gradient_step_on_the_likelihood_finds_the_noise() -> None:
     rng = np.random.default_rng(3)
     x = np.cumsum(0.3 * rng.normal(size=2000)) + 2.0 * rng.normal(size=2000)

@@ -99,6 +99,7 @@ def test_moments_alone_are_scale_by_adam() -> None:
     assert apart(steps_of(ours, tree(), 20), steps_of(theirs, tree(), 20)) < 1e-5
 
 
+@pytest.mark.slow
 def test_filtered_ema_is_momentum() -> None:
     with jax.enable_x64(True):
         for estimator, debias in ((EMA(0.9), False), (DebiasedEMA(0.9), True)):
@@ -109,6 +110,7 @@ def test_filtered_ema_is_momentum() -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
     [
@@ -158,6 +160,7 @@ def test_a_leaf_whose_gradient_is_not_finite_is_skipped_whole() -> None:
         assert np.abs(again["a"]).min() > 0.0
 
 
+@pytest.mark.slow
 def test_a_leaf_that_never_was_finite_does_not_move() -> None:
     optimiser, params = filtered_adam(1e-2), tree()
     state, update = optimiser.init(params), jax.jit(optimiser.update)
@@ -184,6 +187,7 @@ def test_memory_is_adams_and_one_number_for_each_leaf() -> None:
     assert size_of(filtered(DebiasedEMA(0.9)).init(tree(jnp.bfloat16))) == 4 * COORDINATES + 5 * LEAVES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [
@@ -218,6 +222,7 @@ def test_types_of_the_updates_are_those_of_the_gradients() -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(state[0].first.fields.mean)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_within_optax() -> None:
     params = tree()
     labels = {"a": "filtered", "b": "plain"}
