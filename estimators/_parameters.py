@@ -54,6 +54,13 @@ def real(owner: str, field: str, value: Any, allowed: Range) -> Parameter:
     return plain(numbers)
 
 
+def one(owner: str, field: str, value: Any, allowed: Range) -> float:
+    """Return a parameter that must be a single number as a float; ValueError as ``real``."""
+    number = real(owner, field, value, allowed)
+    require(owner, field, value, np.ndim(number) == 0, f"one number {allowed.valid}")
+    return float(number)
+
+
 def whole(owner: str, field: str, value: Any, least: int) -> int:
     """Return a parameter as an int; ValueError names field, value and range."""
     try:

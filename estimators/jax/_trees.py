@@ -56,12 +56,24 @@ def start(estimator: Recursive, tree: Any, *, shown: bool = False) -> TreeState:
 
         def like(leaf: Any, value: float = value, name: str = name) -> Any:
             dtype = kept(leaf.dtype) if name == "mean" else precision()
-            if value != value and shown:
+            if shown and (value != value or (name == "mean" and value == 0.0)):
                 return jnp.array(leaf, dtype)
             return jnp.full_like(leaf, 0.0 if value != value else value, dtype=dtype)
 
         fields.append(jax.tree.map(like, tree))
     return TreeState(estimator.State(*fields), jnp.zeros(len(leaves), np.bool_))
+
+
+def fitting(owner: str, estimator: Recursive, state: TreeState, tree: Any) -> list[Any]:
+    """Leaves of a tree; TypeError for a state of another estimator, ValueError for one of other leaves."""
+    if not isinstance(state.fields, estimator.State):
+        held, valid = type(state.fields).__name__, estimator.State.__name__
+        raise TypeError(f"{owner}: the state holds a {held}; it must hold a {valid}")
+    given, valid = (jax.tree.map(np.shape, one) for one in (tree, state.fields.mean))
+    if given != valid:
+        given, valid = brief(given), brief(valid)
+        raise ValueError(f"{owner}: leaves={given} are not valid; they must be {valid}, those of the state")
+    return jax.tree.leaves(tree)
 
 
 def advance(estimator: Recursive, state: TreeState, leaves: list[Any], taken: list[Any]) -> TreeState:

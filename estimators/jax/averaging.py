@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from estimators.jax._trees import TreeState, advance, check, start, whole
+from estimators._parameters import require
+from estimators.jax._trees import TreeState, advance, check, fitting, start, whole
 
 if TYPE_CHECKING:
     from estimators._recursive import Recursive
@@ -21,7 +24,8 @@ class ParameterAverage(nnx.Module):
     """The average of a model's parameters over training steps, beside the model.
 
     estimator: any recursive one whose parameters are numbers; ``DebiasedEMA`` is unbiased from the first step
-    on, an ``EMA`` (initial=0) starts at 0, ``Kalman(q=0, r=1)`` is the mean of all steps. of: the Variables
+    on; a start that is stated must be 0 and stands for the parameters as they are, from which ``EMA(0.996)``
+    moves on; ``Kalman(q=0, r=1)`` is the mean of all steps. of: the Variables
     to average, by a filter of nnx; others, batch statistics among them, are never averaged and are those of
     the live model when ``applied_to`` is called; ``of=(nnx.Param, nnx.BatchStat)`` averages these as well.
 
@@ -34,13 +38,16 @@ class ParameterAverage(nnx.Module):
 
     def __init__(self, model: nnx.Module, estimator: Recursive, *, of: Any = nnx.Param) -> None:
         check("ParameterAverage", estimator)
+        start_of = float(np.asarray(estimator._prior().mean))
+        valid = "one that starts from nothing, or at 0, which stands for the parameters as they are"
+        require("ParameterAverage", "estimator", estimator, start_of != start_of or start_of == 0.0, valid)
         self.estimator, self.of = estimator, of
         self.moments = nnx.data(_variables(start(estimator, nnx.state(model, of), shown=True)))
 
     def update(self, model: nnx.Module) -> None:
         """Take the model's parameters as they are now for one more sample; works inside ``nnx.jit``."""
-        leaves = jax.tree.leaves(nnx.as_pure(nnx.state(model, self.of)))
         state: TreeState = nnx.as_pure(self.moments)
+        leaves = fitting("ParameterAverage", self.estimator, state, nnx.as_pure(nnx.state(model, self.of)))
         after = advance(self.estimator, state, leaves, [whole(leaf) for leaf in leaves])
         nnx.update(self.moments, nnx.state(after))
 
@@ -53,7 +60,7 @@ class ParameterAverage(nnx.Module):
         graph, *states = nnx.split(model, self.of, ...)
         chosen, others = map(nnx.as_pure, states)
         means = nnx.as_pure(self.moments).fields.mean
-        averaged = jax.tree.map(lambda mean, leaf: mean.astype(leaf.dtype), means, chosen)
+        averaged = jax.tree.map(lambda mean, leaf: jnp.array(mean, leaf.dtype), means, chosen)
         return nnx.merge(graph, averaged, jax.tree.map(lambda leaf: leaf.copy(), others))
 
 

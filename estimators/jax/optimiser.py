@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from estimators._parameters import NONNEGATIVE, real
+from estimators._parameters import NONNEGATIVE, real, require
 from estimators.ema import DebiasedEMA
 from estimators.jax._steps import kept
-from estimators.jax._trees import TreeState, advance, check, start, whole
+from estimators.jax._trees import TreeState, advance, check, fitting, start, whole
 
 if TYPE_CHECKING:
     from estimators._recursive import Recursive
@@ -42,7 +43,7 @@ def filtered(estimator: Recursive) -> optax.GradientTransformation:
         return start(estimator, params)
 
     def update(updates: Any, state: TreeState, params: Any = None) -> Any:
-        leaves, treedef = jax.tree.flatten(updates)
+        leaves, treedef = fitting("filtered", estimator, state, updates), jax.tree.structure(updates)
         taken = [whole(leaf) for leaf in leaves]
         state = advance(estimator, state, leaves, taken)
         means = jax.tree.leaves(state.fields.mean)
@@ -100,7 +101,8 @@ def _moments(
     check(owner, second)
     for name, value in (("eps", eps), ("weight_decay", weight_decay)):
         if not isinstance(value, jax.Array):  # which optax.inject_hyperparams makes of them
-            real(owner, name, value, NONNEGATIVE)
+            given = real(owner, name, value, NONNEGATIVE)
+            require(owner, name, value, np.ndim(given) == 0, "one number")
     decays = isinstance(weight_decay, jax.Array) or weight_decay > 0.0
 
     def init(params: Any) -> MomentsState:
@@ -109,7 +111,8 @@ def _moments(
     def update(updates: Any, state: MomentsState, params: Any = None) -> Any:
         if decays and params is None:
             raise ValueError(f"{owner}: weight_decay={weight_decay} needs params; pass them to update")
-        leaves, treedef = jax.tree.flatten(updates)
+        leaves, treedef = fitting(owner, first, state.first, updates), jax.tree.structure(updates)
+        fitting(owner, second, state.second, updates)
         wide = [leaf.astype(kept(leaf.dtype)) for leaf in leaves]
         squares = [leaf * leaf for leaf in wide]
         taken = [whole(square) for square in squares]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from estimators._parameters import require
 
@@ -20,7 +20,9 @@ LEAST = 1e-300
 """Of a share: a ratio of norms beyond all floats would leave 0, which has no logarithm."""
 
 
-def gradient_norms(losses: Sequence[Tensor], shared_parameters: Iterable[Tensor] | Tensor) -> Tensor:
+def gradient_norms(
+    losses: Sequence[Tensor], shared_parameters: Iterable[Tensor] | Tensor | nn.Module
+) -> Tensor:
     """Euclidean norm, over all shared parameters together, of the gradient of each loss; float64, (K,).
 
     0 for a loss that does not depend on them. The graph is kept for the ``backward`` to come, and none is
@@ -29,7 +31,12 @@ def gradient_norms(losses: Sequence[Tensor], shared_parameters: Iterable[Tensor]
     """
     if not torch.is_grad_enabled():
         raise RuntimeError("gradients are switched off (torch.no_grad): balancing needs those of every loss")
+    if isinstance(shared_parameters, nn.Module):
+        shared_parameters = shared_parameters.parameters()
     given = [shared_parameters] if isinstance(shared_parameters, Tensor) else list(shared_parameters)
+    for one in given:
+        tensors = "tensors, as parameters() has them"
+        require("gradient_norms", "shared_parameters", one, isinstance(one, Tensor), tensors)
     shared = [parameter for parameter in given if parameter.requires_grad]
     require("gradient_norms", "shared_parameters", given, shared, "tensors, some of which require a gradient")
     norms = []

@@ -14,7 +14,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from estimators._base import BaseEstimator
 from estimators._parameters import ByValue, brief, require
-from estimators._recursive import Recursive
 from estimators._saving import setting
 from estimators.protocol import Trait
 from estimators.torch._moments import ON_HOST, Moment, OnHost, moment_of
@@ -71,7 +70,7 @@ class FilteredModel(AveragedModel):
         require(name, "dtype", dtype, dtype.is_floating_point, "of floating-point numbers")
         moment = cast(Moment, moment_of(name, "estimator", estimator, 1))
         start = estimator.init(0.0).mean if isinstance(estimator, BaseEstimator) else moment.fresh()[MEAN]
-        stated = start == 0.0 and isinstance(estimator, Recursive)
+        stated = start == 0.0 and not isinstance(moment, OnHost)
         valid = "one that starts from nothing, or at 0, which stands for the model as it is"
         require(name, "estimator", estimator, stated or start != start, valid)
 

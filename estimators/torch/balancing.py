@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from estimators import EMA, Estimator, Log, Trait
-from estimators._parameters import NONNEGATIVE, POSITIVE, brief, real, require, whole
+from estimators._parameters import NONNEGATIVE, POSITIVE, brief, one, require, whole
 from estimators.torch._shares import FLOORS, LEAST, RULES, gradient_norms, simplex, split, stacked
 
 Array = NDArray[np.float64]
@@ -55,10 +55,11 @@ class Balancer(nn.Module):
         self._keep("weights", np.full(self.n_tasks, 1.0 / self.n_tasks))
 
     def forward(
-        self, losses: Iterable[Tensor], shared_parameters: Iterable[Tensor] | Tensor | None = None
+        self, losses: Iterable[Tensor], shared_parameters: Iterable[Tensor] | Tensor | nn.Module | None = None
     ) -> Tensor:
-        """Weighted sum of K scalar losses, of which the weights are brought up to date.
+        """Weighted sum of K scalar losses; in training the weights are brought up to date first.
 
+        Each call in training is a step, one of a micro-batch too; hooks on the parameters see each backward.
         shared_parameters: those that the tasks share, whose gradients are measured, by one further backward
         pass for each task and one wait for the device in all; frozen ones are left out, and a task may leave
         some unused, or all (its norm is then missing). The norms are of this process's losses and of these
@@ -70,6 +71,14 @@ class Balancer(nn.Module):
         for loss in every:
             shape = tuple(getattr(loss, "shape", ("no tensor",)))
             require(name, "losses", shape, math.prod(shape) == 1 if shape else True, "scalar tensors")
+        weights = (self._trained_on(every, shared_parameters) if self.training else self.weights).tolist()
+        total: Tensor = every[0] * weights[0]
+        for loss, weight in zip(every[1:], weights[1:], strict=True):
+            total = total + loss * weight
+        return total
+
+    def _trained_on(self, every: list[Tensor], shared_parameters: Any) -> Tensor:
+        """Weights after one more step of these losses."""
         measured: dict[str, Tensor] = {}
         if "norms" in self.needs:
             measured["norms"] = gradient_norms(every, () if shared_parameters is None else shared_parameters)
@@ -78,11 +87,7 @@ class Balancer(nn.Module):
         if measured:  # fetched together: each by itself would wait for the device
             fetched = torch.stack(list(measured.values())).cpu()
             measured = dict(zip(measured, fetched, strict=True))
-        weights = self.update(**measured).tolist()
-        total: Tensor = every[0] * weights[0]
-        for loss, weight in zip(every[1:], weights[1:], strict=True):
-            total = total + loss * weight
-        return total
+        return self.update(**measured)
 
     def update(self, norms: Any = None, losses: Any = None) -> Tensor:
         """Weights (K,), float64 on the host, after one more step whose norms, or losses, are at hand.
@@ -202,7 +207,7 @@ class GradientBalancer(Balancer):
         super().__init__(n_tasks)
         name, count = type(self).__name__, self.n_tasks
         self.smoother = EMA(0.99) if smoother is None else smoother
-        self.floor = float(real(name, "floor", floor, NONNEGATIVE))
+        self.floor = one(name, "floor", floor, NONNEGATIVE)
         require(name, "floor", floor, self.floor < 1.0 / count, f"in [0, 1/{count})")
         self.warmup = whole(name, "warmup", warmup, 0)
         choices = {
@@ -213,7 +218,7 @@ class GradientBalancer(Balancer):
         for field, (chosen, allowed) in choices.items():
             require(name, field, chosen, chosen in tuple(allowed), f"one of {', '.join(allowed)}")
         self.rule, self.domain, self.floor_mode = rule, domain, floor_mode
-        runs = isinstance(self.smoother, Estimator)
+        runs = isinstance(self.smoother, Estimator) and not isinstance(self.smoother, type)
         require(name, "smoother", self.smoother, runs, "an estimator, such as EMA(0.99)")
         takes = domain == "weight" or Trait.POSITIVE not in self.smoother.traits
         require(name, "smoother", self.smoother, takes, 'one that takes all numbers where domain is "log"')
@@ -285,8 +290,8 @@ class GradNorm(Balancer):
     def __init__(self, n_tasks: int, alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__(n_tasks)
         name = type(self).__name__
-        self.alpha = float(real(name, "alpha", alpha, NONNEGATIVE))
-        self.lr = float(real(name, "lr", lr, POSITIVE))
+        self.alpha = one(name, "alpha", alpha, NONNEGATIVE)
+        self.lr = one(name, "lr", lr, POSITIVE)
         for field in ("logits", "first_moment", "second_moment"):
             self._keep(field, np.zeros(self.n_tasks))
         self._keep("initial_losses", np.full(self.n_tasks, np.nan))

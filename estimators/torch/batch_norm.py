@@ -14,6 +14,10 @@ from torch.utils.hooks import RemovableHandle
 
 from estimators._parameters import brief, require
 from estimators._recursive import LONGEST, Recursive
+from estimators.ema import EMA
+
+_FILTERED = "_filtered_from"
+"""Attribute of a layer that is filtered: the momentum that it had."""
 
 
 class FilteredBatchNorm:
@@ -41,8 +45,9 @@ def filter_batch_norm(model: Module, estimator: Any) -> FilteredBatchNorm:
     same estimator, goes on bit for bit.
 
     Between forward passes ``momentum`` is the gain at which the estimator settles; while it is set to
-    anything else, as by ``torch.optim.swa_utils.update_bn``, the layer is left alone. In a compiled model a
-    layer whose gain moves runs uncompiled, as momentum is a constant to the compiler. Raises ValueError for
+    anything else, as by ``torch.optim.swa_utils.update_bn``, the layer is left alone. A gain that never moves
+    is set once; where it moves, a compiled model breaks its graph, as momentum is a constant to the compiler.
+    To be called after ``convert_sync_batchnorm``, which makes layers of its own. Raises ValueError for
     an estimator whose gains depend on the data or differ between channels, for a model without batch-norm
     layers that track statistics, and for one that is filtered already.
 
@@ -63,9 +68,7 @@ def filter_batch_norm(model: Module, estimator: Any) -> FilteredBatchNorm:
     if not layers:
         raise ValueError(f"{name}: the model {brief(model)} has no batch-norm layer that tracks statistics")
     for layer in layers:
-        if any(
-            isinstance(getattr(hook, "__self__", None), _Step) for hook in layer._forward_pre_hooks.values()
-        ):
+        if hasattr(layer, _FILTERED):
             raise ValueError(f"{name}: the layer {layer} is filtered already; remove() what filters it first")
     return FilteredBatchNorm(layers, estimator)
 
@@ -75,11 +78,14 @@ class _Step:
 
     def __init__(self, layer: _BatchNorm, gains: _Gains, settled: float) -> None:
         self._layer, self._gains, self._settled = layer, gains, settled
-        self._momentum, layer.momentum, self._set = layer.momentum, settled, False
-        self._hooks: list[RemovableHandle] = [
-            layer.register_forward_pre_hook(self.before),
-            layer.register_forward_hook(self.after, always_call=True),
-        ]
+        setattr(layer, _FILTERED, layer.momentum)
+        layer.momentum, self._set = settled, False
+        self._hooks: list[RemovableHandle] = []
+        if not gains.constant:
+            self._hooks = [
+                layer.register_forward_pre_hook(self.before),
+                layer.register_forward_hook(self.after, always_call=True),
+            ]
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def before(self, layer: _BatchNorm, arguments: Any) -> None:
@@ -98,7 +104,8 @@ class _Step:
         for hook in self._hooks:
             hook.remove()
         if self._layer.momentum == self._settled:
-            self._layer.momentum = self._momentum
+            self._layer.momentum = getattr(self._layer, _FILTERED)
+        delattr(self._layer, _FILTERED)
 
 
 class _Gains:
@@ -107,6 +114,11 @@ class _Gains:
     def __init__(self, estimator: Any) -> None:
         self._estimator, self._starts = estimator, [estimator.init(0.0)]
         self._block, self._gains = -1, np.empty(0)
+
+    @property
+    def constant(self) -> bool:
+        """Whether no gain differs from the first."""
+        return isinstance(self._estimator, EMA) and self._estimator.initial is not None
 
     def of(self, step: int) -> float:
         """The gain of a step, 0 the first."""

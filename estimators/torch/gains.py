@@ -23,15 +23,20 @@ _WATCH = "_gain_watch"
 """Attribute by which an optimiser carries its watch."""
 
 
-def watch_gains(optimizer: Optimizer, setting: PerTensor | None = None) -> RemovableHandle:
+def watch_gains(optimizer: Optimizer, setting: Any = None) -> RemovableHandle:
     """Let an optimiser's gradients be watched from now on, before each of its steps, at one pass over them.
 
-    setting: how gains are found, PerTensor(KalmanBank()) by default. A gradient that is None or not finite is
-    missing. Returns a handle: ``remove()`` ends it. An optimiser with PerTensor moments needs no watch.
+    setting: how gains are found, PerTensor(KalmanBank()) by default, or an estimator for PerTensor. A
+    gradient that is None or not finite is missing. Returns a handle: ``remove()`` ends the watch, and so
+    does another one. What it has seen is not in the optimiser's ``state_dict``. PerTensor moments need none.
     """
-    watch = _Watch(setting or PerTensor(KalmanBank()))
+    watch = _Watch(setting if isinstance(setting, PerTensor) else PerTensor(setting or KalmanBank()))
+    earlier: _Watch | None = getattr(optimizer, _WATCH, None)
+    if earlier is not None:
+        earlier.handle.remove()
     setattr(optimizer, _WATCH, watch)
-    return optimizer.register_step_pre_hook(watch)
+    watch.handle = optimizer.register_step_pre_hook(watch)
+    return watch.handle
 
 
 def gain_report(optimizer: Optimizer, model: Module | None = None) -> DataFrame:
@@ -70,9 +75,9 @@ class Betas(NamedTuple):
 def suggest_betas(optimizer: Optimizer, model: Module | None = None, largest: float = 0.95) -> Betas:
     """Betas that the gradients' own noise asks for, none above ``largest``, in (0, 1).
 
-    Overall: of the mean gain of all coordinates. Beyond about 0.95 better estimates of the gradient made no
-    better training in any case that we measured, and worse where the learning rate decays: hence the bound.
-    Raises as ``gain_report`` does.
+    Overall: of the mean gain of all coordinates. What estimates a gradient best is slower than what trains
+    best where the learning rate decays (``experiment=optimiser``): hence the bound. Raises as
+    ``gain_report`` does.
     """
     bound = float(real("suggest_betas", "largest", largest, BETWEEN_0_AND_1))
     report = gain_report(optimizer, model)
@@ -84,6 +89,7 @@ class _Watch:
     """Steers gains by the gradients that are about to be used."""
 
     def __init__(self, setting: PerTensor) -> None:
+        self.handle: RemovableHandle
         self.filter: Steered = setting.moment("watch", 1)
         self.kept: dict[Tensor, Kept] = {}
 
@@ -92,7 +98,7 @@ class _Watch:
         present, missing = [], []
         for parameter in _parameters(optimizer):
             gradient = parameter.grad
-            if gradient is not None and bool(torch.isfinite(gradient.norm())):
+            if gradient is not None and bool(torch.isfinite(gradient.to_dense()).all()):
                 present.append((parameter, gradient.to_dense()))
             elif parameter in self.kept:
                 missing.append(parameter)

@@ -1,9 +1,8 @@
-"""One gain for each tensor, found from a few random projections of its gradient in O(1) memory."""
+"""One gain for each tensor, found from a few random projections of its gradient."""
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +44,9 @@ class PerTensor(ByValue):
                 f"{name}: estimator={self.estimator!r} is not valid; it must be a KalmanBank or a recursive "
                 "estimator of a level, with numbers for parameters"
             )
+        start = np.nan if isinstance(self.estimator, KalmanBank) else self.estimator._prior().mean
+        valid = "one that starts from nothing, or at 0"
+        require(name, "estimator", self.estimator, start != start or start == 0.0, valid)
         object.__setattr__(self, "directions", whole(name, "directions", self.directions, 1))
         least = real(name, "least_gain", self.least_gain, FROM_0_TO_1)
         require(name, "least_gain", self.least_gain, np.ndim(least) == 0, "one number")
@@ -65,10 +67,11 @@ class Steered:
         self.keys = [f"{where}.{ON_HOST}{field}" for field in self.steps.State._fields]
 
     def fresh(self) -> Kept:
-        """No mean, and the start of what steers the gain."""
+        """The mean at its start, 0 or none, and what steers the gain at its own."""
         prior = zip(self.keys, self.steps.prior(), strict=True)
         steering = {key: torch.from_numpy(np.array(field, dtype=np.float64)) for key, field in prior}
-        return {f"{self.where}.mean": math.nan, f"{self.where}.gain": 1.0, **steering}
+        start = float(self.steps.prior()[0].flat[0])
+        return {f"{self.where}.mean": start, f"{self.where}.gain": 1.0, **steering}
 
     def prepare(self, kept: Sequence[Kept], samples: Sequence[Tensor] | None) -> Sequence[Any]:
         """Let the projections of all tensors steer their gains, on the host."""
@@ -114,7 +117,7 @@ def projected(sample: Tensor, directions: int, power: int = 1) -> Tensor:
 
 
 def signs(count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The first of a fixed sequence of random signs."""
+    """Random signs, always the same for a number of them; those of tensors alike in size are kept once."""
     return _signs(max(1, count - 1).bit_length(), device, dtype)[:count]
 
 

@@ -689,3 +689,19 @@ def test_without_gradients_it_says_so_in_one_line() -> None:
     with torch.no_grad(), pytest.raises(RuntimeError, match=r"switched off \(torch.no_grad\)") as caught:
         GradientBalancer(2)(losses(), [shared])
     assert "\n" not in str(caught.value)
+
+
+def test_in_evaluation_the_weights_are_those_of_training() -> None:
+    trunk = torch.nn.Linear(3, 4)
+    balancer = GradientBalancer(2, smoother=DebiasedEMA(0.9), warmup=0)
+    features = trunk(torch.ones(2, 3))
+    balancer([features.square().mean(), 10.0 * features.abs().mean()], trunk.parameters())
+    before = copy.deepcopy(balancer.state_dict())
+    balancer.eval()
+    with torch.no_grad():
+        total = balancer([torch.tensor(1.0), torch.tensor(3.0)])
+    assert total.item() == pytest.approx(
+        float(balancer.weights @ torch.tensor([1.0, 3.0], dtype=torch.float64))
+    )
+    after = balancer.state_dict()
+    assert all(str(before[key]) == str(after[key]) for key in before)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from estimators import KalmanBank
+from estimators import Kalman, KalmanBank
 
 torch = pytest.importorskip("torch")
 
@@ -78,6 +78,18 @@ def test_the_gain_follows_the_noise() -> None:
     assert betas.overall == pytest.approx(min(1.0 - gains.mean(), 0.95))
     with pytest.raises(ValueError, match=r"^suggest_betas: largest=1.0 is not valid; .* in \(0, 1\)$"):
         suggest_betas(optimiser, largest=1.0)
+
+
+def test_another_watch_ends_the_first_and_takes_an_estimator() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(40))
+    optimiser = torch.optim.SGD([parameter], lr=0.0)
+    watch_gains(optimiser)
+    watch_gains(optimiser, Kalman(q=0.01, r=1.0))
+    assert len(optimiser._optimizer_step_pre_hooks) == 1
+    parameter.grad = torch.ones(40)
+    for _ in range(200):
+        optimiser.step()
+    assert gain_report(optimiser)["gain"].item() == pytest.approx(Kalman(q=0.01, r=1.0).steady_gain)
 
 
 def test_gradients_that_are_none_or_not_finite_are_missing() -> None:

@@ -1,4 +1,4 @@
-"""One gain for each tensor: it finds q/r at every scale, in tensors large and small, and survives a resume."""
+"""One gain for each tensor: it finds q/r at every scale, in large and small tensors, and can be resumed."""
 
 from __future__ import annotations
 
@@ -91,6 +91,15 @@ def test_a_fixed_filter_keeps_its_own_gain() -> None:
         plain, _ = followed(estimator, samples)
         np.testing.assert_allclose(means, plain, rtol=0.0, atol=1e-12)
         np.testing.assert_allclose(gains, estimator.filter(samples[:, 0, 0]).gain, rtol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", [EMA(0.9), Kalman(q=0.01, r=1.0, mean=0.0, variance=1.0)], ids=repr)
+def test_a_start_at_zero_is_a_start_of_the_mean(estimator: Any) -> None:
+    _, samples = walk((7, 9), 0.01, 60, seed=9)
+    means, _ = followed(PerTensor(estimator), samples)
+    np.testing.assert_allclose(means, estimator.filter(samples).mean, rtol=0.0, atol=1e-12)
+    with pytest.raises((TypeError, ValueError), match=r"^PerTensor: estimator=EMA"):
+        PerTensor(EMA(0.9, initial=1.0))
 
 
 def test_the_least_gain_holds() -> None:
