@@ -55,8 +55,9 @@ def filter(  # noqa: A001
     on the host; every field of the state has the shape of the channels and that precision, save the mean,
     which is carried on in the type of x, bfloat16 and float16 as float32. A run cut anywhere agrees to
     rounding. In float32 a gain that is accumulated is exact to 6e-8 / (1 - beta) or better, and the mean an
-    average of samples nonetheless: of a constant always that constant. Estimators that square innovations want them between
-    1e-15 and 1e15 there: the squares of smaller ones are 0, and the gradients of larger ones overflow.
+    average of samples nonetheless: of a constant always that constant. Estimators that square innovations
+    want them between 1e-15 and 1e15 there: the squares of smaller ones are 0, and the gradients of larger
+    ones overflow.
     Derivatives are those of the estimates that come out; where there is none (the square root of a q of 0)
     they are 0, never NaN.
 
