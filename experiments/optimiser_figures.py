@@ -36,7 +36,7 @@ def moment_figure(moments: Sequence[tuple[Filtered, dict[str, Quality]]]) -> Any
                     style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index], "zorder": 20}
                     axis.plot(own.gain.mean(), own.nmse.mean(), markersize=6.0, **style)
             axis.set_title(task.regime, fontsize=8)
-            axis.set_xticks(TICKS, [f"{gain:g}" for gain in TICKS])
+            axis.set_xticks(TICKS, [f"{gain:g}" for gain in TICKS], fontsize=7)
             axis.set_xticks([], minor=True)
             axis.set_xlabel("gain, 1 - beta")
             axis.yaxis.set_major_formatter("{x:g}")

@@ -84,7 +84,8 @@ def written(
             }
             if own:
                 blocks += _of_training(schedule, own)
-    blocks.append("\n".join(_wrapped(f"- {said}", "  ") for said in _findings(streams, moments)))
+    told = [_wrapped(f"- {said}", "  ") for said in _findings(streams, moments)]
+    blocks += ["Verdicts:", "\n".join(told)] if told else []
     return "\n\n".join(blocks) + "\n"
 
 

@@ -65,10 +65,12 @@ class Published:
     def quote(self, how: str, *what: str) -> str:
         """One number: mean, plain (without its interval), difference or percent to the first, largest.
 
-        Or, by ``after``, what the printed text says after a word.
+        Or, by ``after``, what the printed text says after the line that begins with a word, up to the line
+        that begins with another where there are two.
         """
         if how == "after":
-            return self.text().partition(f"\n{what[-1]}")[2].partition("\n")[2].strip()
+            text = self.text().partition(f"\n{what[0]}")[2].partition("\n")[2]
+            return (text.partition(f"\n{what[1]}")[0] if len(what) > 1 else text).strip()
         summary = pd.read_csv(self.folder / "summary.csv")
         rows = summary[summary["metric"] == what[-1]]
         if how == "largest":

@@ -292,7 +292,9 @@ def run(tmp_path: Path) -> Published:
     lower = {**summary, "metric": ["lag"] * 2, "difference": [0.0, -0.05], "difference_high": [0.0, -0.047]}
     frames = [pd.DataFrame(summary), pd.DataFrame(lower)]
     pd.concat(frames).to_csv(tmp_path / "summary.csv", index=False)
-    (tmp_path / "summary.md").write_text("A table.\n\nGoals:\n\n| what |\n", encoding="utf-8")
+    (tmp_path / "summary.md").write_text(
+        "A table.\n\nNumbers:\n\n| 1 |\n\nGoals:\n\n| what |\n", encoding="utf-8"
+    )
     return Published("name", ["seeds=2"], tmp_path)
 
 
@@ -307,6 +309,7 @@ def run(tmp_path: Path) -> Published:
         ("difference kalman lag", "-0.050 ± 0.003"),
         ("largest rmse", "2.5e-01"),
         ("after Goals", "| what |"),
+        ("after Numbers Goals", "| 1 |"),
     ],
 )
 def test_numbers_are_quoted(request_: str, quoted: str, run: Published) -> None:
