@@ -126,7 +126,7 @@ def methods(setup: Setup) -> list[Method]:
 
     controls = [
         Method("equal", "", "", lambda _: EqualWeights(2)),
-        Method("random", "", "", lambda repetition: RandomWeights(2, repetition)),
+        Method("random", "", "", lambda repetition: RandomWeights(2, (setup.root_seed << 32) + repetition)),
         Method("grad_norm", "", "", lambda _: GradNorm(2)),
     ]
     return controls + [

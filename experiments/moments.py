@@ -25,6 +25,8 @@ class Quality(NamedTuple):
 
     nmse: Array
     """Squared error over the squared gradient of the whole set, both summed over steps and coordinates."""
+    cosine: Array
+    """Of the angle to the gradient of the whole set, over all coordinates at once, mean over the steps."""
     gain: Array | None
     """Mean over steps and coordinates of a gain that a filter has found for itself; None: it finds none."""
 
@@ -50,6 +52,7 @@ def qualities(
         for name, first in firsts.items()
     }
     errors = {name: torch.zeros(len(replicas), dtype=torch.float64) for name in (RAW, *filters)}
+    cosines = {name: torch.zeros(len(replicas), dtype=torch.float64) for name in errors}
     gains = {name: np.zeros(len(replicas)) for name in filters}
     squares = torch.zeros(len(replicas), dtype=torch.float64)
     for step in range(steps):
@@ -59,14 +62,17 @@ def qualities(
         if step >= warmup:
             truth = replicas.gradient()
             squares += _squares(truth)
-            seen: list[Any] = [tensor.grad for tensor in replicas.stacked]
-            errors[RAW] += _squares([one - true for one, true in zip(seen, truth, strict=True)])
+            seen: dict[str, list[Any]] = {RAW: [tensor.grad for tensor in replicas.stacked]}
             for name, one in filters.items():
-                errors[name] += _squares(_differences(one, twins[name], truth))
+                seen[name] = _means(one, twins[name])
                 gains[name] += _gains(one, twins[name]) / (steps - warmup)
+            for name, means in seen.items():
+                errors[name] += _squares([mean - true for mean, true in zip(means, truth, strict=True)])
+                cosines[name] += _cosine(means, truth) / (steps - warmup)
         adam.step()
     return {
-        name: Quality((error / squares).numpy(), _known(gains.get(name))) for name, error in errors.items()
+        name: Quality((error / squares).numpy(), cosines[name].numpy(), _known(gains.get(name)))
+        for name, error in errors.items()
     }
 
 
@@ -88,15 +94,22 @@ def _squares(parts: Sequence[Any]) -> Tensor:
     return torch.stack([part.double().square().flatten(1).sum(1) for part in parts]).sum(0)
 
 
-def _differences(
-    filtered: torch.optim.Optimizer, parameters: Sequence[Sequence[Tensor]], truth: Sequence[Tensor]
-) -> list[Tensor]:
-    """Means less the truth, (R, ...) for each tensor of the network."""
+def _cosine(these: Sequence[Tensor], those: Sequence[Tensor]) -> Tensor:
+    """Cosine of the angle between two vectors of all coordinates, by replicate, (R,)."""
+    import torch
+
+    products = [a.double() * b.double() for a, b in zip(these, those, strict=True)]
+    product = torch.stack([part.flatten(1).sum(1) for part in products]).sum(0)
+    return product / (_squares(these) * _squares(those)).sqrt()
+
+
+def _means(filtered: torch.optim.Optimizer, parameters: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Means of a filter, (R, ...) for each tensor of the network."""
     import torch
 
     return [
-        torch.stack([filtered.state[own[place]]["first.mean"] for own in parameters]) - true
-        for place, true in enumerate(truth)
+        torch.stack([filtered.state[tensor]["first.mean"] for tensor in of_all])
+        for of_all in zip(*parameters, strict=True)
     ]
 
 

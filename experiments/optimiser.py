@@ -12,7 +12,7 @@ from experiments import registry
 from experiments.learning_rates import COARSEST, Grid
 from experiments.metrics import Measured
 from experiments.optimiser_figures import moment_figure, training_figure
-from experiments.optimiser_report import EDGE, GAIN, NMSE, RATIO, Judged, best_fixed, written
+from experiments.optimiser_report import COSINE, EDGE, GAIN, NMSE, RATIO, Judged, best_fixed, written
 from experiments.problems import Digits
 from experiments.recorder import MissingExtraError, load_training_set
 from experiments.runs import Outcome
@@ -60,6 +60,13 @@ class Parameters:
             _named(name, getattr(self, name), valid)
             if not getattr(self, name):
                 raise ValueError(f"experiment.{name}=[] is not valid; {registry.nearest('', valid)}")
+        for regime in self.regimes:
+            only = REGIMES[regime].schedules
+            if only and not set(only) & set(self.schedules):
+                raise ValueError(
+                    f"experiment.schedules={self.schedules} is not valid for {regime}; "
+                    f"it has {', '.join(only)}"
+                )
         for name, low, high in (("steps", 1, None), ("warmup", 0, self.steps - 1), ("workers", 1, None)):
             value = getattr(self, name)
             if value < low or (high is not None and value > high):
@@ -83,6 +90,8 @@ def _named(name: str, given: Sequence[str], valid: Mapping[str, Any]) -> None:
         if one not in valid:
             message = f"experiment.{name} has {one!r}, which is not available"
             raise ValueError(f"{message}; {registry.nearest(str(one), valid)}")
+        if given.count(one) > 1:
+            raise ValueError(f"experiment.{name} has {one!r} more than once; name each once")
 
 
 def run(setup: Setup) -> Outcome:
@@ -143,7 +152,9 @@ def _moment_rows(moments: Sequence[Judged]) -> Iterator[Rows]:
         least = found[best_fixed(found)].nmse
         for name, own in found.items():
             fixed = name[0].isdigit()
-            measured = [Measured(NMSE, "1", own.nmse), Measured(RATIO, "1", own.nmse / least)]
+            ratio = own.nmse / least
+            measured = [Measured(NMSE, "1", own.nmse), Measured(RATIO, "1", ratio)]
+            measured.append(Measured(COSINE, "1", own.cosine))
             if own.gain is not None:
                 measured.append(Measured(GAIN, "1", own.gain))
             yield Rows(task.stream, *(("fixed", f"beta={name}") if fixed else (name, "")), measured)

@@ -11,7 +11,7 @@ from experiments.figures import COLOURS, line, styled
 from experiments.moments import Quality
 from experiments.training import BASELINE, FILTERS, FIXED, Filtered, Results
 
-TICKS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 MARKERS = "osD^vPXd"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
@@ -19,6 +20,7 @@ from experiments.tables import aligned, counted, quantity
 from experiments.training import (
     ADAMS,
     BASELINE,
+    BETAS,
     FILTERS,
     FIXED,
     REGIMES,
@@ -26,13 +28,14 @@ from experiments.training import (
     Filtered,
     Result,
     Results,
+    methods,
 )
 
 if TYPE_CHECKING:
     from experiments.optimiser import Parameters
 
 EDGE = "edge optimum"
-NMSE, RATIO, GAIN = "nmse", "nmse_ratio", "mean_gain"
+NMSE, RATIO, COSINE, GAIN = "nmse", "nmse_ratio", "cosine", "mean_gain"
 FINEST = 1e-3
 """What is told apart in the tables of moments."""
 LESS = 0.99
@@ -70,7 +73,8 @@ def written(
             "Training, no weight decay. Of each preset the learning rate of least mean validation NLL at "
             f"the end, on a grid of factor {chosen.factor:.4g}, with a lower and a higher rate tried; the "
             "test NLL there is reported. Differences are paired by seed, less is better; ± is half of a 95 % "
-            "interval (Student's t); * it excludes 0. That another rate might have been chosen is not in it."
+            "interval (Student's t); * it excludes 0. Not in it: that another rate might have been chosen, "
+            "and other test samples, as all seeds share these."
         )
     )
     streams = results.streams()
@@ -108,9 +112,15 @@ def _of_moments(chosen: Parameters, moments: Sequence[Judged], summary: pd.DataF
         + [row(titles[name], (found[name].nmse for _, found in moments)) for name in names],
         texts=1,
     )
-    yield "The same over that of the fixed beta that is best in hindsight:"
+    yield "Cosine of the angle between a moment and that gradient, mean over the steps:"
+    yield aligned(
+        [["moment", *head]]
+        + [row(titles[name], (found[name].cosine for _, found in moments)) for name in names],
+        texts=1,
+    )
+    yield "The error over that of the fixed beta that is best in hindsight:"
     adapting = [name for name in names if not name[0].isdigit()]
-    lines = [["moment", *head], ["best fixed beta", *(best_fixed(found) for _, found in moments)]]
+    lines = [["moment", *head], ["best fixed beta", *(_marked(best_fixed(found)) for _, found in moments)]]
     for name in adapting:
         ratios = (found[name].nmse / found[best_fixed(found)].nmse for _, found in moments)
         lines.append(row(titles[name], ratios))
@@ -120,6 +130,14 @@ def _of_moments(chosen: Parameters, moments: Sequence[Judged], summary: pd.DataF
         if any(found[name].gain is not None for _, found in moments)
     ]
     yield aligned(lines, texts=1)
+    useless = [
+        task.regime for task, found in moments if min(one.nmse.mean() for one in found.values()) >= 1.0
+    ]
+    if useless:
+        yield _wrapped(
+            f"On {', '.join(useless)} no moment errs less than an estimate of 0, of which the ratio would be "
+            "below 1: a small ratio there does not say that a moment knows the gradient."
+        )
     verdicts = [said for goal in GOALS if (said := _verdict(goal, summary))]
     if verdicts:
         yield "Goals, for batches of 32 or fewer, untuned:"
@@ -173,7 +191,7 @@ def _absolute(result: Result) -> str:
     if result.test is None:
         return EDGE
     mean, _, high, _ = mean_interval(1e3 * result.test)
-    return f"{mean:.1f} ± {high - mean:.1f} "
+    return f"{mean:.1f}{_half(high - mean)} "
 
 
 def _difference(result: Result | None, base: Result) -> str:
@@ -185,7 +203,12 @@ def _difference(result: Result | None, base: Result) -> str:
         return f"{EDGE} "
     difference = Difference(result, result.test - base.test)
     mean, _, high = (1e3 * value for value in difference.interval)
-    return f"{mean:+.1f} ± {high - mean:.1f}{'*' if difference.told_apart else ' '}"
+    return f"{mean:+.1f}{_half(high - mean)}{'*' if difference.told_apart else ' '}"
+
+
+def _half(half: float) -> str:
+    """Half of an interval, which one seed has not."""
+    return f" ± {half:.1f}" if math.isfinite(half) else ""
 
 
 def _rate(result: Result | None) -> str:
@@ -213,6 +236,7 @@ def _findings(streams: Mapping[str, Sequence[Result]], moments: Sequence[Judged]
             yield f"Better than {title}: {'; '.join(_favoured(one, len(every)) for one in better)}."
         if any(one.survives(len(every)) for one in better):
             yield f"** also by an interval for {len(every)} comparisons (Bonferroni)."
+    yield from _of_least_beta(streams)
     yield from _of_better_moments(streams, moments)
     for result in edges:
         rates = result.trials.rates
@@ -222,9 +246,25 @@ def _findings(streams: Mapping[str, Sequence[Result]], moments: Sequence[Judged]
         )
 
 
+def _of_least_beta(streams: Mapping[str, Sequence[Result]]) -> Iterator[str]:
+    """Where the best Adam has the least beta1 of several, so that its optimum may lie below."""
+    betas = {BASELINE: ADAMS, **BETAS}
+    found = []
+    for stream, own in streams.items():
+        tried = {name: betas[name] for result in own if (name := result.task.preset) in betas}
+        if len(tried) > 1 and Results.best_adam(own).task.preset == min(tried, key=lambda name: tried[name]):
+            found.append(stream)
+    if found:
+        yield (
+            f"The best Adam has the least beta1 that was tried on {'; '.join(found)}: a lower one, or one "
+            "between those tried, may do better still, and what is better than it be worse than that."
+        )
+
+
 def _of_better_moments(streams: Mapping[str, Sequence[Result]], moments: Sequence[Judged]) -> Iterator[str]:
     """What became in training of the filters whose moments err less than Adam's."""
     errs, told = [], []
+    alike = {name for name, how in methods().items() if set(how) == {"first"}}
     for task, found in moments:
         of_adam = float(found[f"{ADAMS:g}"].nmse.mean())
         ratios = {name: float(own.nmse.mean()) / of_adam for name, own in found.items() if name in FILTERS}
@@ -232,13 +272,16 @@ def _of_better_moments(streams: Mapping[str, Sequence[Result]], moments: Sequenc
         errs += [f"{name} on {task.regime} ({ratio:.2g})" for name, ratio in less.items()]
         for own in streams.values():
             if own[0].task.regime == task.regime:
-                told += [d for d in Results.differences(own, own[0]) if d.result.task.preset in less]
+                told += [
+                    d for d in Results.differences(own, own[0]) if d.result.task.preset in less.keys() & alike
+                ]
     if errs:
         better = sum(one.told_apart and one.interval[0] < 0.0 for one in told)
         worse = sum(one.told_apart and one.interval[0] > 0.0 for one in told)
         yield (
-            f"Moments that err less than Adam's, by a factor: {', '.join(errs)}. Of the "
-            f"{counted(len(told), 'training')} with these, {better} came out better than Adam, "
+            f"Moments that err less than Adam's, along Adam at a rate of {LEARNING_RATE:g}, by a factor: "
+            f"{', '.join(errs)}. Of the {counted(len(told), 'training')} with these, all else as in "
+            f"Adam, {better} came out better than Adam, "
             f"{worse} worse, {len(told) - better - worse} not told apart."
         )
 
@@ -260,6 +303,10 @@ def _quantity(values: Array, finest: float) -> str:
 
 def _wrapped(text: str, indent: str = "") -> str:
     return textwrap.fill(text, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _marked(beta: str) -> str:
+    return f"{beta} (edge)" if beta in (f"{FIXED[0]:g}", f"{FIXED[-1]:g}") else beta
 
 
 def best_fixed(found: Mapping[str, Quality]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,11 +23,11 @@ from experiments.summaries import mean_interval
 
 BASELINE, ADAMS = "adam", 0.9
 """What the others are compared with, and its beta1."""
-BETAS = {"adam_03": 0.3, "adam_095": 0.95, "adam_098": 0.98, "adam_099": 0.99}
-"""Adam's beta1 in the controls, by name; 0.3 is that of disk, which also extrapolates."""
+BETAS = {"adam_001": 0.01, "adam_03": 0.3, "adam_095": 0.95, "adam_098": 0.98, "adam_099": 0.99}
+"""Adam's beta1 in the controls, by name: 0.01 is next to none, 0.3 that of disk, which also extrapolates."""
 FILTERS = ("kalman", "kgd", "mehra", "bank", "per_coordinate")
 """Presets whose first moment is no fixed EMA from the first step on."""
-FIXED = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998)
+FIXED = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 """Betas of the bias-corrected EMAs beside them."""
 SCHEDULES: Mapping[str, Callable[[float], float]] = {
     "constant": lambda _: 1.0,
@@ -61,7 +62,7 @@ REGIMES = {
     "characters": Regime(
         Characters(batch=16, context=16, layers=1),
         "the next character of a text by a transformer of one block, 16 windows of 16 in a batch",
-        (BASELINE, "adam_03", "adam_095", "kalman", "mehra", "bank", "cautious"),
+        (BASELINE, "adam_001", "adam_03", "adam_095", "kalman", "mehra", "bank", "cautious"),
         ("linear",),
     ),
 }
@@ -150,6 +151,7 @@ def done(tasks: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
     if workers == 1:
         return [task() for task in tasks]
     spawned = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     with local._one_thread(), ProcessPoolExecutor(workers, spawned, _watch) as pool:
         # The last ones first: long tasks at the end would leave a process waiting.
         futures = [pool.submit(task) for task in reversed(tasks)]
@@ -157,11 +159,15 @@ def done(tasks: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
             return [future.result() for future in reversed(futures)]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            # Leaving the pool waits for tasks at work, which can take minutes.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
             raise
 
 
 def _watch() -> None:
-    """Let this process end with the one that started it, whatever ends that."""
+    """Let this process end with the one that started it, whatever ends that, and by that alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=local._end_with_parent, daemon=True).start()
 
 

@@ -71,6 +71,7 @@ def test_a_recursion_without_source_and_with_a_redefined_global(tmp_path: Path) 
     assert run(code, tmp_path) == "0.5 0.5\n0.25 0.25"
 
 
+@pytest.mark.slow
 def test_without_compilation_and_without_a_usable_cache(tmp_path: Path) -> None:
     code = "from estimators import Kalman; print(Kalman(0., 1.).filter([1., 3.]).mean[-1])"
     assert run(code, tmp_path, NUMBA_DISABLE_JIT="1") == "2.0"
@@ -287,6 +288,7 @@ def test_no_edit_of_a_recursion_is_overlooked(
         assert run(show, tmp_path, PYTHONDONTWRITEBYTECODE="1") == "True"
 
 
+@pytest.mark.slow
 def test_a_global_changed_in_process_neither_runs_nor_is_cached_as_it_was(tmp_path: Path) -> None:
     def write(value: str) -> None:
         filled = {"gain": "G", "value": value, "default": "0.0"}

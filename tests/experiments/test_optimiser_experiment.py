@@ -345,21 +345,22 @@ def test_it_is_told_what_better_moments_were_worth(made_up: Any, monkeypatch: py
     def judged(task: Filtered) -> dict[str, Quality]:
         errors = {RAW: 9.0, **{f"{beta:g}": 1.0 + beta for beta in FIXED}, "mehra": 0.95, "bank": 3.0}
         noise = 0.01 * np.random.default_rng(0).standard_normal(len(task.seeds))
-        return {name: Quality(error + noise, None) for name, error in errors.items()}
+        return {name: Quality(error + noise, 1.0 - 0.1 * (error + noise), None) for name, error in errors.items()}
 
     monkeypatch.setattr(Filtered, "__call__", judged)
     text = in_one_line(text_of(made_up("experiment.regimes=[batch_32]", "seeds=8")))
-    assert "Moments that err less than Adam's, by a factor: mehra on batch_32 (0.5)." in text
-    assert "Of the 2 trainings with these, 2 came out better than Adam, 0 worse, 0 not told apart." in text
+    assert "along Adam at a rate of 0.003, by a factor: mehra on batch_32 (0.5)." in text
+    assert "Of the 2 trainings with these, all else as in Adam, 2 came out better than Adam, 0 worse" in text
     assert "mehra on batch_32: NMSE over the best fixed beta's: asked <= 1.5, found 0.52" in text
     assert "bank on batch_32: NMSE over the best fixed beta's: asked <= 1.5, found 1.66" in text
     assert text.count(": met.") == text.count(": missed.") == 1
-    assert "| best fixed beta | 0.8 |" in text
+    assert "| best fixed beta | 0.8 (edge) |" in text
 
 
 def test_one_seed_tells_nothing_apart(made_up: Any) -> None:
     text = in_one_line(text_of(made_up("seeds=1")))
     assert "Told apart: 0 better, 0 worse; 4 not." in text
+    assert "nan" not in text
 
 
 def test_figures(kalmean: Any) -> None:
@@ -391,6 +392,14 @@ def test_figures(kalmean: Any) -> None:
         (
             "experiment.schedules=[]",
             "experiment.schedules=[] is not valid; valid: constant, linear",
+        ),
+        (
+            "experiment.schedules=[constant]",
+            "experiment.schedules=['constant'] is not valid for characters; it has linear",
+        ),
+        (
+            "experiment.regimes=[batch_4,batch_4]",
+            "experiment.regimes has 'batch_4' more than once; name each once",
         ),
     ],
 )

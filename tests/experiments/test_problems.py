@@ -170,6 +170,7 @@ def train(torch: Any, replicas: Any, steps: int, rate: float) -> None:
         optimiser.step()
 
 
+@pytest.mark.slow
 def test_digits_are_learnt_and_wrong_labels_and_noise_are_in_the_way(torch: Any) -> None:
     figures = {}
     for name, problem in {
@@ -188,6 +189,7 @@ def test_digits_are_learnt_and_wrong_labels_and_noise_are_in_the_way(torch: Any)
         assert figures[name][1] > 0.75
 
 
+@pytest.mark.slow
 def test_characters_are_learnt_beyond_counts_of_pairs(torch: Any) -> None:
     problem = Characters()
     replicas = problem.start([0, 1])

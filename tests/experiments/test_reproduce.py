@@ -321,7 +321,7 @@ def test_a_run_is_quoted_with_its_command_links_and_text(run: Published) -> None
     (run.folder / "figures" / "estimates.png").touch()
     assert filled("{a}", {"a": run}) == (
         "`python -m experiments seeds=2` ([table](tables/name.csv); [estimates](figures/name_estimates.png))"
-        "\n\n```\nA table.\n\nGoals:\n\n| what |\n```"
+        "\n\n```\nA table.\n\nNumbers:\n\n| 1 |\n\nGoals:\n\n| what |\n```"
     )
     assert [name for name, _ in run.files()] == [
         "tables/name.csv",
