@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from estimators.torch._moments import Moment, Seen, moment_of
-from estimators.torch._pieces import SIZE, Batch, Kept, cut
+from estimators.torch._pieces import SIZE, Batch, Kept, all_below, cut, kind_of, settled
 from estimators.torch._tensors import Tensors, beside, sqrt
 
 MOMENTS = ("first", "second")
@@ -55,12 +54,6 @@ class One(NamedTuple):
     lr: float
     decay: float
 
-    @property
-    def kind(self) -> Any:
-        """What two tensors must have in common to be in one list."""
-        fields = tuple(name for name, value in self.kept.items() if isinstance(value, Tensor))
-        return self.parameter.device, self.parameter.dtype, self.gradient is None, fields
-
 
 def split(tensors: Sequence[One], settings: Settings) -> Iterator[list[One]]:
     """Lists of one kind, gradients laid out; one that is not finite, or whose square is not, is missing."""
@@ -68,12 +61,22 @@ def split(tensors: Sequence[One], settings: Settings) -> Iterator[list[One]]:
         one if one.gradient is None else one._replace(gradient=_laid_out(one.gradient, one.parameter))
         for one in tensors
     ]
-    usable = iter(_usable([one.gradient for one in laid_out if one.gradient is not None], settings))
+    gradients = [one.gradient for one in laid_out if one.gradient is not None]
+    # A mean of squares, or the difference to a mean, must not overflow either.
+    squared = settings.moments[1] is not None
+    usable = iter(
+        all_below(gradients, lambda dtype: _largest(dtype) ** 0.5 if squared else 0.5 * _largest(dtype))
+    )
     kinds: dict[Any, list[One]] = {}
     for one in laid_out:
         seen = one if one.gradient is None or next(usable) else one._replace(gradient=None)
-        kinds.setdefault(seen.kind, []).append(seen)
+        kind = kind_of(seen.parameter, seen.gradient is None, seen.kept)
+        kinds.setdefault(kind, []).append(seen)
     yield from kinds.values()
+
+
+def _largest(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).max
 
 
 def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
@@ -83,23 +86,6 @@ def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
     return dense.contiguous() if parameter.is_contiguous() else dense
 
 
-def _usable(gradients: Sequence[Tensor], settings: Settings) -> list[bool]:
-    """Whether the moments of each gradient stay finite: by its norm, and where that is large by all of it."""
-    alike: dict[Any, list[Tensor]] = {}
-    for gradient in gradients:
-        alike.setdefault((gradient.device, gradient.dtype), []).append(gradient)
-    norms = {kind: iter(torch.stack(torch._foreach_norm(some)).tolist()) for kind, some in alike.items()}
-    found = []
-    for gradient in gradients:
-        largest = torch.finfo(gradient.dtype).max
-        limit = (
-            math.sqrt(largest) if settings.moments[1] else 0.5 * largest
-        )  # of which differences are finite
-        norm = next(norms[gradient.device, gradient.dtype])
-        found.append(norm < limit or bool((gradient.abs() < limit).all()))
-    return found
-
-
 def descend(tensors: Sequence[One], settings: Settings) -> None:
     """Step tensors of one kind; those whose gradient is missing see time pass, and stay."""
     kept, news = [one.kept for one in tensors], [{"like": one.parameter} for one in tensors]
@@ -107,7 +93,9 @@ def descend(tensors: Sequence[One], settings: Settings) -> None:
     gradients = None
     if tensors[0].gradient is not None:
         gradients = [one.gradient for one in tensors if one.gradient is not None]
-    given = [moment.prepare(kept, gradients) if moment else () for moment in settings.moments]
+    for moment in settings.moments:
+        if moment:
+            moment.prepare(kept, gradients)
     whole = settings.trust or settings.cautious or parameters[0].device.type != "cpu"
     for pieces in cut(parameters, None if whole else SIZE):
         batch = Batch(pieces, kept, news)
@@ -116,13 +104,12 @@ def descend(tensors: Sequence[One], settings: Settings) -> None:
             gradient = batch.of(gradients)
             samples = [gradient, gradient * gradient if settings.moments[1] else None]
         seen = [
-            moment.step(own, batch, sample) if moment else Seen(sample, None)
-            for moment, own, sample in zip(settings.moments, given, samples, strict=True)
+            moment.step(batch, sample) if moment else Seen(sample, None)
+            for moment, sample in zip(settings.moments, samples, strict=True)
         ]
         if gradients is not None:
             _move(batch, tensors, settings, seen, gradient)
-    for of_one, new in zip(kept, news, strict=True):
-        of_one.update({name: value for name, value in new.items() if name != "like"})
+    settled(kept, news)
 
 
 def _move(

@@ -30,10 +30,10 @@ class Moment(Protocol):
     def fresh(self) -> Kept:
         """What is kept of a tensor before its first gradient."""
 
-    def prepare(self, kept: Sequence[Kept], samples: Sequence[Tensor] | None) -> Sequence[Any]:
-        """Do what takes whole tensors (samples None: they are missing); coefficients, one for each or all."""
+    def prepare(self, kept: Sequence[Kept], samples: Sequence[Tensor] | None) -> None:
+        """Do what takes whole tensors; samples None: they are missing."""
 
-    def step(self, given: Sequence[Any], batch: Batch, sample: Tensors | None) -> Seen:
+    def step(self, batch: Batch, sample: Tensors | None) -> Seen:
         """Take pieces of a sample, or none where it is missing, and keep the state after it."""
 
 
@@ -71,22 +71,23 @@ class Stepped:
         prior = self.estimator._prior()
         return {key: float(value) for key, value in zip(self.keys, prior, strict=True)}
 
-    def prepare(self, kept: Sequence[Kept], samples: Sequence[Tensor] | None) -> Sequence[Any]:
-        """Nothing: all tensors have the same coefficients."""
-        return ()
+    def prepare(self, kept: Sequence[Kept], samples: Sequence[Tensor] | None) -> None:
+        """Nothing takes whole tensors."""
 
-    def step(self, given: Sequence[Any], batch: Batch, sample: Tensors | None) -> Seen:
+    def step(self, batch: Batch, sample: Tensors | None) -> Seen:
         """Predict, and correct where there is a sample."""
         state = self.estimator.State(*(batch.read(key) for key in self.keys))
         coefficients = self.estimator._given()
         moved = self.estimator.predict(coefficients, state)
         if sample is not None:
             moved, _ = self.estimator.correct(coefficients, moved, sample)
+        for key, before, value in zip(self.keys[1:], state[1:], moved[1:], strict=True):
+            if value is not before:
+                batch.write(key, value)
         # The mean last: it may be moved in its own place, and the other fields may rest on where it was.
-        for field in reversed(range(len(self.keys))):
-            if moved[field] is not state[field]:
-                mean = batch.write(self.keys[field], moved[field], state[field])
-        return Seen(mean if sample is not None else moved.mean, moved.variance)
+        stays = moved.mean is state.mean
+        mean = state.mean if stays else batch.write(self.keys[0], moved.mean, state.mean)
+        return Seen(mean, moved.variance)
 
 
 class OnHost:
@@ -100,7 +101,7 @@ class OnHost:
         """No mean."""
         return {f"{self.where}.mean": math.nan, f"{self.where}.variance": math.nan}
 
-    def prepare(self, kept: Sequence[Kept], samples: Sequence[Tensor] | None) -> Sequence[Any]:
+    def prepare(self, kept: Sequence[Kept], samples: Sequence[Tensor] | None) -> None:
         """Update every state, and send its mean, and its variance if it has one, to where the tensor is."""
         for place, of_one in enumerate(kept):
             started = self.keys[0] in of_one
@@ -119,9 +120,8 @@ class OnHost:
                 if value is not None:
                     like = samples[place] if samples is not None else of_one[f"{self.where}.{field}"]
                     of_one[f"{self.where}.{field}"] = torch.as_tensor(value).to(like)
-        return ()
 
-    def step(self, given: Sequence[Any], batch: Batch, sample: Tensors | None) -> Seen:
+    def step(self, batch: Batch, sample: Tensors | None) -> Seen:
         """What was prepared."""
         return Seen(batch.read(f"{self.where}.mean"), batch.read(f"{self.where}.variance"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -77,6 +77,34 @@ class Batch(NamedTuple):
         if not isinstance(whole, Tensor):
             whole = news[key] = torch.empty_like(news["like"], dtype=item.dtype)
         return piece.of(whole)
+
+
+def kind_of(tensor: Tensor, missing: bool, kept: Kept) -> Any:
+    """What two tensors must have in common to be in one list."""
+    fields = tuple(name for name, value in kept.items() if isinstance(value, Tensor))
+    return tensor.device, tensor.dtype, missing, fields
+
+
+def all_below(tensors: Sequence[Tensor], limit: Callable[[torch.dtype], float]) -> list[bool]:
+    """Whether all magnitudes of each tensor are below a limit for its dtype; NaN is not.
+
+    By the norm, which is quick and fetched once for all tensors of a kind, and where that is large by all.
+    """
+    alike: dict[Any, list[Tensor]] = {}
+    for tensor in tensors:
+        alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    norms = {kind: iter(torch.stack(torch._foreach_norm(some)).tolist()) for kind, some in alike.items()}
+    found = []
+    for tensor in tensors:
+        norm, least = next(norms[tensor.device, tensor.dtype]), limit(tensor.dtype)
+        found.append(norm < least or bool((tensor.abs() < least).all()))
+    return found
+
+
+def settled(kept: Sequence[Kept], news: Sequence[Kept]) -> None:
+    """Replace what was kept by the news."""
+    for of_one, new in zip(kept, news, strict=True):
+        of_one.update({name: value for name, value in new.items() if name != "like"})
 
 
 def one_for_all(numbers: list[float]) -> Any:

@@ -17,7 +17,7 @@ from estimators._parameters import ByValue, brief, require
 from estimators._saving import setting
 from estimators.protocol import Trait
 from estimators.torch._moments import ON_HOST, Moment, OnHost, moment_of
-from estimators.torch._pieces import SIZE, Batch, Kept, cut
+from estimators.torch._pieces import SIZE, Batch, Kept, all_below, cut, kind_of, settled
 
 MEAN = "estimator.mean"
 """Of what is kept of a tensor, what the module's own tensor is where precisions are the same."""
@@ -168,25 +168,14 @@ class Sampled(NamedTuple):
     sample: Tensor | None
     kept: Kept
 
-    @property
-    def kind(self) -> Any:
-        """What two tensors must have in common to be in one list."""
-        fields = tuple(name for name, value in self.kept.items() if isinstance(value, Tensor))
-        return self.own.device, self.own.dtype, self.sample is None, fields
-
 
 def _split(tensors: Sequence[Sampled]) -> Iterator[list[Sampled]]:
     """Lists of one kind; a sample that is not finite throughout is missing."""
-    # A sum takes on what is not finite, in one look at all tensors of a device; it may overflow by itself.
-    sums: dict[Any, list[Tensor]] = {}
-    for one in tensors:
-        sums.setdefault(one.own.device, []).append(cast(Tensor, one.sample).sum().double())
-    finite = {device: iter(torch.stack(some).isfinite().tolist()) for device, some in sums.items()}
+    finite = all_below([cast(Tensor, one.sample) for one in tensors], lambda _: math.inf)
     kinds: dict[Any, list[Sampled]] = {}
-    for one in tensors:
-        present = next(finite[one.own.device]) or bool(cast(Tensor, one.sample).isfinite().all())
+    for one, present in zip(tensors, finite, strict=True):
         seen = one if present else one._replace(sample=None)
-        kinds.setdefault(seen.kind, []).append(seen)
+        kinds.setdefault(kind_of(seen.own, seen.sample is None, seen.kept), []).append(seen)
     yield from kinds.values()
 
 
@@ -194,13 +183,12 @@ def _take(tensors: Sequence[Sampled], moment: Moment) -> None:
     """Take samples of tensors of one kind, or their absence, into what is kept of them."""
     own, kept = [one.own for one in tensors], [one.kept for one in tensors]
     samples = [one.sample for one in tensors if one.sample is not None]
-    given = moment.prepare(kept, samples or None)
+    moment.prepare(kept, samples or None)
     news: list[Kept] = [{"like": mean} for mean in own]
     for of_one, new, mean, sample in zip(kept, news, own, samples, strict=False):
         if not isinstance(of_one[MEAN], Tensor) and sample.dtype == mean.dtype:
             new[MEAN] = mean
     for pieces in cut(own, SIZE if own[0].device.type == "cpu" else None):
         batch = Batch(pieces, kept, news)
-        moment.step(given, batch, batch.of(samples) if samples else None)
-    for of_one, new in zip(kept, news, strict=True):
-        of_one.update({key: value for key, value in new.items() if key != "like"})
+        moment.step(batch, batch.of(samples) if samples else None)
+    settled(kept, news)

@@ -73,7 +73,7 @@ class Steered:
         start = float(self.steps.prior()[0].flat[0])
         return {f"{self.where}.mean": start, f"{self.where}.gain": 1.0, **steering}
 
-    def prepare(self, kept: Sequence[Kept], samples: Sequence[Tensor] | None) -> Sequence[Any]:
+    def prepare(self, kept: Sequence[Kept], samples: Sequence[Tensor] | None) -> None:
         """Let the projections of all tensors steer their gains, on the host."""
         fields = ([of_one[key].numpy() for of_one in kept] for key in self.keys)
         with np.errstate(all="ignore"):
@@ -88,9 +88,8 @@ class Steered:
         for key, field in zip(self.keys, state, strict=True):
             for of_one, value in zip(kept, np.asarray(field), strict=True):
                 of_one[key] = torch.from_numpy(value.copy())
-        return ()
 
-    def step(self, given: Sequence[Any], batch: Batch, sample: Tensors | None) -> Seen:
+    def step(self, batch: Batch, sample: Tensors | None) -> Seen:
         """Move the means by the gains."""
         key = f"{self.where}.mean"
         mean = batch.read(key)
