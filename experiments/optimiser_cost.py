@@ -18,7 +18,7 @@ import pandas as pd
 
 from estimators import InnovationMatchingKalman, Kalman, KalmanBank
 from experiments.cost import judged, processor, split, summarised, timed
-from experiments.figures import line, styled
+from experiments.figures import COLOURS, line, styled
 from experiments.goals import Goal
 from experiments.peers import Contest, Contestant
 from experiments.runs import Outcome
@@ -277,7 +277,8 @@ def _figure(summary: pd.DataFrame) -> Any:
         figure, axis = pyplot.subplots(figsize=(7.0, 3.8))
         for index, (who, own) in enumerate(rows.groupby("estimator", sort=False)):
             sizes = own["stream"].str.replace(",", "").str.split().str[0].astype(float)
-            axis.loglog(sizes, own["median"], label=who, **line(index))
+            again = {"marker": "o"} if index >= len(COLOURS) else {}  # colours recur
+            axis.loglog(sizes, own["median"], label=who, **line(index), **again)
         axis.set(xlabel="parameters", ylabel="ns per parameter and step")
         handles, labels = axis.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)

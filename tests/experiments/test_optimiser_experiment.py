@@ -345,7 +345,9 @@ def test_it_is_told_what_better_moments_were_worth(made_up: Any, monkeypatch: py
     def judged(task: Filtered) -> dict[str, Quality]:
         errors = {RAW: 9.0, **{f"{beta:g}": 1.0 + beta for beta in FIXED}, "mehra": 0.95, "bank": 3.0}
         noise = 0.01 * np.random.default_rng(0).standard_normal(len(task.seeds))
-        return {name: Quality(error + noise, 1.0 - 0.1 * (error + noise), None) for name, error in errors.items()}
+        return {
+            name: Quality(error + noise, 1.0 - 0.1 * (error + noise), None) for name, error in errors.items()
+        }
 
     monkeypatch.setattr(Filtered, "__call__", judged)
     text = in_one_line(text_of(made_up("experiment.regimes=[batch_32]", "seeds=8")))
