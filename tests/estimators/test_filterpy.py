@@ -64,6 +64,7 @@ def largest(difference: Any, scale: Any = 1.0) -> float:
     return float(np.max(np.abs(difference) / scale, initial=0.0))
 
 
+@pytest.mark.slow
 def test_kalman_is_filterpy_on_a_thousand_draws() -> None:
     """r, q/r and prior/r over 24 decades each; half of the starts diffuse, a fifth of the samples missing."""
     rng = np.random.default_rng(20261122)

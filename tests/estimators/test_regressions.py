@@ -54,6 +54,7 @@ def run(code: str, cwd: Path, **environment: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_changed_global_or_helper_is_compiled_anew(tmp_path: Path) -> None:
     """The compiled loop is cached on disk under all that it inlines, not under the recursion's text alone."""
     module = tmp_path / "mine.py"

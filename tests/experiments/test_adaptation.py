@@ -229,6 +229,7 @@ def test_errors_that_a_median_hides_are_told(kalmean: Any) -> None:
     assert not far["kalman_bank"]
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn(kalmean: Any) -> None:
     ran = kalmean("-m", *SMALL[:2], "stream.steps=200,400", "stream.s=0.01,0.1")
     assert (ran.folder / "figures" / "ratio.png").stat().st_size > 10_000

@@ -176,6 +176,7 @@ def test_figures_are_pictures_of_a_readable_size(
     assert pyplot.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_pixels_each_time(kalmean: Kalmean) -> None:
     from matplotlib import pyplot
 

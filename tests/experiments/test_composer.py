@@ -223,6 +223,7 @@ VISITED = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.lists(st.sampled_from(VISITED), max_size=8))
 def test_a_point_does_not_depend_on_those_before_it(order: list[tuple[str, ...]]) -> None:

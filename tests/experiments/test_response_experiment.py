@@ -68,6 +68,7 @@ def test_counts_are_whole_time_constants(beta: float) -> None:
     assert found["time_constant"] == pytest.approx(tau)
 
 
+@pytest.mark.slow
 def test_the_measured_table(kalmean: Kalmean) -> None:
     ran = kalmean("experiment=response", "experiment.betas=[0.5,0.9]", "experiment.frequencies=5")
     assert (ran.code, ran.err) == (0, "")

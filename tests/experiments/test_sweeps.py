@@ -228,6 +228,7 @@ def test_two_sweeps_at_once_share_a_store(
     assert len(stored(tmp_path / "out")) == CELLS
 
 
+@pytest.mark.slow
 def test_changed_code_never_serves_an_old_number(driver: Path, tmp_path: Path) -> None:
     for package in ("estimators", "experiments", "conf"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -268,6 +269,7 @@ FAILING = (
 )
 
 
+@pytest.mark.slow
 def test_a_cell_that_raises_is_recorded_retried_and_never_a_result(driver: Path, tmp_path: Path) -> None:
     driver.write_text(FAILING.format(do="raise ArithmeticError('seven is unlucky')") + PLAIN)
     (tmp_path / "trap").touch()
@@ -301,6 +303,7 @@ def test_a_cell_that_raises_is_recorded_retried_and_never_a_result(driver: Path,
     assert standing(ran(driver, *settings, TRAP=str(tmp_path / "trap")).stderr) == (40, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_cell_that_kills_its_worker_is_found_and_costs_no_other(driver: Path, tmp_path: Path) -> None:
     driver.write_text(FAILING.format(do="os.kill(os.getpid(), 9)") + PLAIN)
     (tmp_path / "trap").touch()
@@ -316,6 +319,7 @@ def test_a_cell_that_kills_its_worker_is_found_and_costs_no_other(driver: Path, 
     assert ran(driver, *settings, TRAP=str(tmp_path / "trap")).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_what_is_stored_stays(driver: Path, tmp_path: Path) -> None:
     full = (
         "import errno, os; from experiments import store\n"
@@ -372,6 +376,7 @@ def test_a_run_all_of_whose_cells_fail_has_a_table_that_says_so(driver: Path, tm
     assert manifest["cells"] == {"done": 0, "failed": 2, "missing": 0}
 
 
+@pytest.mark.slow
 def test_cells_that_are_gone_when_they_are_read_are_no_success(driver: Path, tmp_path: Path) -> None:
     gone_later = (
         "import shutil; from experiments import plan\n"

@@ -352,6 +352,7 @@ def test_one_further_backward_pass_per_task_at_most(make: Any, monkeypatch: pyte
     assert len(calls) == (10 if balancer.needs else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", BALANCERS)
 def test_nothing_grows_over_10000_steps(make: Any) -> None:
     shared = torch.nn.Parameter(torch.tensor([1.0, 2.0]))

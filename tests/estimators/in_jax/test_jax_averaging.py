@@ -125,6 +125,7 @@ def test_no_optimiser_of_parameters_sees_it_and_one_filter_sees_all() -> None:
     assert not jax.tree.leaves(nnx.state(model.average, (nnx.Param, nnx.BatchStat)))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_carries_all_of_it(tmp_path: Path) -> None:
     checkpoint = pytest.importorskip("orbax.checkpoint")
     model, average, _, _ = trained(DebiasedEMA(0.9))
