@@ -124,6 +124,7 @@ def test_the_adapter_is_kalman(x: list[float], log_q: float, log_r: float, prior
     np.testing.assert_allclose(theirs.gain, ours.gain, rtol=256 * EPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [*SETTINGS, FilterpyKalman([0.1, 0.0, 2.0], [1.0, 2.0, 0.0])], ids=repr)
 def test_the_whole_contract(estimator: Any) -> None:
     check_estimator(estimator)

@@ -234,6 +234,7 @@ def test_every_stream_runs(kalmean: Kalmean, stream: str) -> None:
     assert len(ran.table) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

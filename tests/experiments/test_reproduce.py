@@ -339,6 +339,7 @@ def test_a_table_stands_between_the_marks_and_nowhere_else() -> None:
 # --- what is published --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", reproduce.PUBLISHED)
 def test_every_published_run_can_be_built(name: str) -> None:
     assert Job.of(reproduce.PUBLISHED[name]).points

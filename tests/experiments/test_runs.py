@@ -106,6 +106,7 @@ def test_identity_follows_code_and_data(tmp_path: Path, monkeypatch: pytest.Monk
     assert folder(tmp_path).identity != plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override",
     [

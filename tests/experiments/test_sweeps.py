@@ -199,6 +199,7 @@ def test_what_was_computed_for_other_sweeps_is_used_and_only_the_rest_is_run(
     assert (run / "table.csv").read_bytes() == reference[0]
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_again_changes_no_file(driver: Path, tmp_path: Path) -> None:
     settings = [*SWEEP, f"output={tmp_path}/out", "executor.workers=0"]
     first = ran(driver, *settings)
