@@ -58,11 +58,12 @@ def toward(mean: Any, sample: Any, gain: Any) -> Any:
     A gain of one forgets: the mean becomes the sample exactly, even where there was no mean (NaN) before.
     """
     library = library_of(type(sample)) or library_of(type(mean))
-    return moved(mean, sample, gain) if library is None else library.toward(mean, sample, gain)
+    by_library = getattr(library, "toward", moved)
+    return by_library(mean, sample, gain)
 
 
 def moved(mean: Any, sample: Any, gain: Any) -> Any:
-    """Move as ``toward`` does, by plain arithmetic."""
+    """Move as ``toward`` does, by plain arithmetic, where a library has no quicker way."""
     return where(gain == 1.0, sample, mean + gain * (sample - mean))
 
 

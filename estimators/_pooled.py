@@ -30,10 +30,6 @@ class _Library:
         return np.where(condition, chosen, otherwise).view(Pooled)
 
     @staticmethod
-    def toward(mean: Any, sample: Any, gain: Any) -> Any:
-        return _Library.where(gain == 1.0, sample, mean + gain * (sample - mean))
-
-    @staticmethod
     def pooled(value: Any) -> Any:
         return value.mean(axis=-1, keepdims=True)
 

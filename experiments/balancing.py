@@ -16,12 +16,11 @@ from experiments.recorder import (
     TRAINING_SET,
     MissingExtraError,
     TrainingSet,
-    _one_thread,
     build_network,
     load_training_set,
+    one_thread,
 )
 from experiments.runs import Outcome
-from experiments.settings import Match, Tune
 from experiments.setup import Setup, setting
 from experiments.streams import Array
 from experiments.summaries import Column, Rows, long_table, summarise
@@ -96,8 +95,7 @@ class Trained(NamedTuple):
 
 def run(setup: Setup) -> Outcome:
     """Train the recorder's two-task network by each method at each scale, on the same batches."""
-    if setup.match is not Match.none or setup.tune is not Tune.none:
-        raise ValueError("experiment=balancing has settings of its own; leave match and tune at none")
+    setup.check_untuned("experiment=balancing has settings of its own")
     try:
         data = load_training_set()
         every = methods(setup)
@@ -106,7 +104,7 @@ def run(setup: Setup) -> Outcome:
             "experiment=balancing needs torch and scikit-learn: pip install 'kalmean[training]'"
         ) from error
     chosen: Parameters = setup.parameters
-    with _one_thread():
+    with one_thread():
         found = [trained(every, chosen, data, setup.root_seed, seed) for seed in range(setup.seeds)]
     table = long_table("balancing", list(_rows(every, found, chosen.warmup)))
     summary = summarise(table)

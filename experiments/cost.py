@@ -33,6 +33,14 @@ PEERS = (
 )
 
 
+def check_size(rounds: int, scale: float) -> None:
+    """Raise ValueError for rounds or a scale of sizes with which nothing can be timed."""
+    if rounds < 1:
+        raise ValueError(f"experiment.rounds={rounds} is not valid; it must be an int >= 1")
+    if not 0.0 < scale <= 1.0:
+        raise ValueError(f"experiment.scale={scale} is not valid; it must be in (0, 1]")
+
+
 @dataclass(frozen=True)
 class Parameters:
     """rounds: of every contest; scale: of its sizes, 1 for those of the goals; workloads: those entered."""
@@ -42,10 +50,7 @@ class Parameters:
     workloads: list[str] = field(default_factory=lambda: list(WORKLOADS))
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"experiment.rounds={self.rounds} is not valid; it must be an int >= 1")
-        if not 0.0 < self.scale <= 1.0:
-            raise ValueError(f"experiment.scale={self.scale} is not valid; it must be in (0, 1]")
+        check_size(self.rounds, self.scale)
         if not self.workloads or len(set(self.workloads)) < len(self.workloads):
             raise ValueError(
                 f"experiment.workloads={self.workloads} is not valid; it must name each of some of "

@@ -16,7 +16,6 @@ from experiments.optimiser_report import COSINE, EDGE, GAIN, NMSE, RATIO, Judged
 from experiments.problems import Digits
 from experiments.recorder import MissingExtraError, load_training_set
 from experiments.runs import Outcome
-from experiments.settings import Match, Tune
 from experiments.setup import Setup
 from experiments.summaries import Column, Rows, long_table, summarise
 from experiments.tables import latex
@@ -96,8 +95,7 @@ def _named(name: str, given: Sequence[str], valid: Mapping[str, Any]) -> None:
 
 def run(setup: Setup) -> Outcome:
     """Judge the moments of each regime, then train each preset at the rate that validates best."""
-    if setup.match is not Match.none or setup.tune is not Tune.none:
-        raise ValueError("experiment=optimiser has settings of its own; leave match and tune at none")
+    setup.check_untuned("experiment=optimiser has settings of its own")
     chosen: Parameters = setup.parameters
     try:
         load_training_set()

@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 from estimators import InnovationMatchingKalman, Kalman, KalmanBank
-from experiments.cost import judged, processor, split, summarised, timed
+from experiments.cost import check_size, judged, processor, split, summarised, timed
 from experiments.figures import COLOURS, line, styled
 from experiments.goals import Goal
 from experiments.peers import Contest, Contestant
+from experiments.recorder import one_thread
 from experiments.runs import Outcome
-from experiments.settings import Match, Tune
 from experiments.setup import Setup
 from experiments.summaries import COLUMNS
 from experiments.tables import aligned
@@ -56,10 +56,7 @@ class Parameters:
     sizes: list[int] = field(default_factory=lambda: [10**n for n in range(4, 9)])
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"experiment.rounds={self.rounds} is not valid; it must be an int >= 1")
-        if not 0.0 < self.scale <= 1.0:
-            raise ValueError(f"experiment.scale={self.scale} is not valid; it must be in (0, 1]")
+        check_size(self.rounds, self.scale)
         for size in self.sizes or [0]:
             if size < TENSORS:
                 raise ValueError(
@@ -69,8 +66,7 @@ class Parameters:
 
 def run(setup: Setup) -> Outcome:
     """Time every contest on one core; ValueError without torch, or where parameters differ after a step."""
-    if setup.match is not Match.none or setup.tune is not Tune.none:
-        raise ValueError("experiment=optimiser_cost has settings of its own; leave match and tune at none")
+    setup.check_untuned("experiment=optimiser_cost has settings of its own")
     if importlib.util.find_spec("torch") is None:
         raise ValueError("experiment=optimiser_cost needs torch: pip install 'kalmean[torch]'")
     import torch
@@ -224,19 +220,15 @@ class Optax:
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
     """Keep this process to one core, and torch to one thread, so that times can be compared."""
-    import torch
-
-    threads = torch.get_num_threads()
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    try:
-        torch.set_num_threads(1)
-        if cores:
-            os.sched_setaffinity(0, {min(cores)})
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        if cores:
-            os.sched_setaffinity(0, cores)
+    with one_thread():
+        try:
+            if cores:
+                os.sched_setaffinity(0, {min(cores)})
+            yield
+        finally:
+            if cores:
+                os.sched_setaffinity(0, cores)
 
 
 def _text(summary: pd.DataFrame, absent: list[str], chosen: Parameters) -> str:

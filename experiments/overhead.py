@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.cost import judged, summarised
+from experiments.cost import check_size, judged, summarised
 from experiments.goals import Goal
 from experiments.runs import Outcome
-from experiments.settings import Match, Tune
 from experiments.setup import Setup
 from experiments.summaries import COLUMNS
 from experiments.tables import aligned
@@ -89,10 +88,7 @@ class Parameters:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"experiment.rounds={self.rounds} is not valid; it must be an int >= 1")
-        if not 0.0 < self.scale <= 1.0:
-            raise ValueError(f"experiment.scale={self.scale} is not valid; it must be in (0, 1]")
+        check_size(self.rounds, self.scale)
 
     def sized(self, count: int) -> int:
         """A count at this scale, at least 2."""
@@ -110,8 +106,7 @@ class Used:
 
 def run(setup: Setup) -> Outcome:
     """Run sweeps in processes of their own, and take their times."""
-    if setup.match is not Match.none or setup.tune is not Tune.none:
-        raise ValueError("experiment=overhead has settings of its own; leave match and tune at none")
+    setup.check_untuned("experiment=overhead has settings of its own")
     chosen: Parameters = setup.parameters
     rows = []
     for seed in range(chosen.rounds):

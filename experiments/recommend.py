@@ -15,7 +15,6 @@ from experiments.figures import line, styled
 from experiments.metrics import LEVEL, Measured
 from experiments.recorded import Recorded
 from experiments.runs import Outcome
-from experiments.settings import Match, Tune
 from experiments.setup import Setup
 from experiments.streams import Array, Domain
 from experiments.summaries import Column, Rows, long_table, summarise
@@ -86,8 +85,7 @@ class Advice:
 
 def run(setup: Setup) -> Outcome:
     """Recommend for every series of the stream; ValueError where match or tune is set."""
-    if setup.match is not Match.none or setup.tune is not Tune.none:
-        raise ValueError("experiment=recommend chooses the settings itself; leave match and tune at none")
+    setup.check_untuned("experiment=recommend chooses the settings itself")
     domain = getattr(setup.stream, "domain", Domain.ratio)
     if domain is not Domain.ratio:
         raise ValueError(

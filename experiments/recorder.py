@@ -161,7 +161,7 @@ def record(batch_size: int, seed: int, steps: int) -> pd.DataFrame:
     adam = torch.optim.Adam([*trunk, *classification_head, *regression_head], lr=LEARNING_RATE)
     generator = torch.Generator(device="cpu").manual_seed(_derived_seed(seed, 1))
     rows: list[tuple[int, float, float, float, float]] = []
-    with _one_thread():
+    with one_thread():
         for step in range(steps):
             batch = torch.randperm(TRAINING_SET, generator=generator, device="cpu")[:batch_size]
             first, second = task_gradients(network, pixels[batch], labels[batch], ink[batch])
@@ -296,7 +296,8 @@ def _derived_seed(seed: int, purpose: int) -> int:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread."""
     import torch
 
     # How a sum is split among threads changes its rounding, and 2000 steps of training amplify that.

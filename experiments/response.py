@@ -12,7 +12,6 @@ from estimators import EMA, LinearEstimator, matched
 from experiments.figures import line, styled
 from experiments.metrics import Measured
 from experiments.runs import Outcome
-from experiments.settings import Match, Tune
 from experiments.setup import Setup, setting
 from experiments.streams import Array
 from experiments.summaries import Column, Rows, long_table, summarise
@@ -104,8 +103,7 @@ class Response:
 
 def run(setup: Setup) -> Outcome:
     """Match every estimator to each beta's noise gain and measure it; ValueError where there is no match."""
-    if setup.match is not Match.none or setup.tune is not Tune.none:
-        raise ValueError("experiment=response matches by noise gain itself; leave match and tune at none")
+    setup.check_untuned("experiment=response matches by noise gain itself")
     responses, rows = {}, []
     for beta in setup.parameters.betas:
         # from well below the EMA's half-power frequency to the highest there is

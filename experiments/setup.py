@@ -43,6 +43,11 @@ class Setup:
         if self.tune is Tune.rmse and not self.stream.has_truth:
             raise ValueError("tune=rmse needs a stream whose level is known; use tune=prediction_rmse")
 
+    def check_untuned(self, why: str) -> None:
+        """Raise ValueError, with the reason, where match or tune is set."""
+        if self.match is not Match.none or self.tune is not Tune.none:
+            raise ValueError(f"{why}; leave match and tune at none")
+
     @property
     def repetitions(self) -> int:
         """Repetitions to run: ``seeds``, or all that were recorded if fewer."""

@@ -17,7 +17,7 @@ from experiments.executors import local
 from experiments.learning_rates import Grid, Losses, Trials
 from experiments.moments import Quality, qualities
 from experiments.problems import Characters, Digits, Problem
-from experiments.recorder import _one_thread
+from experiments.recorder import one_thread
 from experiments.streams import Array
 from experiments.summaries import mean_interval
 
@@ -90,7 +90,7 @@ class Filtered:
         firsts: dict[str, Any] = {f"{beta:g}": DebiasedEMA(beta) for beta in FIXED}
         every = methods()
         firsts |= {name: every[name]["first"] for name in FILTERS if name in self.presets}
-        with _one_thread():
+        with one_thread():
             return qualities(REGIMES[self.regime].problem, firsts, self.seeds, self.steps, self.warmup)
 
 
@@ -112,7 +112,7 @@ class Trained:
 
     def __call__(self) -> Trials:
         """Search the grid."""
-        with _one_thread():
+        with one_thread():
             centre = CENTRES.get(self.preset, CENTRE) * (2.0 if self.schedule == "linear" else 1.0)
             return self.grid.search(self.losses, centre)
 
@@ -152,7 +152,7 @@ def done(tasks: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
         return [task() for task in tasks]
     spawned = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    with local._one_thread(), ProcessPoolExecutor(workers, spawned, _watch) as pool:
+    with local.one_thread_each(), ProcessPoolExecutor(workers, spawned, _watch) as pool:
         # The last ones first: long tasks at the end would leave a process waiting.
         futures = [pool.submit(task) for task in reversed(tasks)]
         try:
@@ -168,7 +168,7 @@ def done(tasks: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
 def _watch() -> None:
     """Let this process end with the one that started it, whatever ends that, and by that alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=local._end_with_parent, daemon=True).start()
+    threading.Thread(target=local.end_with_parent, daemon=True).start()
 
 
 class Result(NamedTuple):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Number", "exp", "log", "sqrt", "toward", "where"]
+__all__ = ["Number", "exp", "log", "sqrt", "where"]
 
 
 def precision() -> np.dtype[Any]:
@@ -188,11 +188,6 @@ def exp(value: Any) -> Any:
 def log(value: Any) -> Any:
     """Natural logarithm of values >= 0, minus infinity at 0."""
     return Number(_log(value.value)) if isinstance(value, Number) else jnp.log(value)
-
-
-def toward(mean: Any, sample: Any, gain: Any) -> Any:
-    """Move a mean towards a sample; a gain of one forgets."""
-    return where(gain == 1.0, sample, mean + gain * (sample - mean))
 
 
 Number._library_ = sys.modules[__name__]

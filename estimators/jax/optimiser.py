@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from estimators._parameters import NONNEGATIVE, real, require
+from estimators._parameters import NONNEGATIVE, one
 from estimators.ema import DebiasedEMA
 from estimators.jax._steps import kept
 from estimators.jax._trees import TreeState, advance, check, fitting, start, whole
@@ -101,8 +100,7 @@ def _moments(
     check(owner, second)
     for name, value in (("eps", eps), ("weight_decay", weight_decay)):
         if not isinstance(value, jax.Array):  # which optax.inject_hyperparams makes of them
-            given = real(owner, name, value, NONNEGATIVE)
-            require(owner, name, value, np.ndim(given) == 0, "one number")
+            one(owner, name, value, NONNEGATIVE)
     decays = isinstance(weight_decay, jax.Array) or weight_decay > 0.0
 
     def init(params: Any) -> MomentsState:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import exp, log, sqrt
 
+from estimators._arithmetic import moved
+
 __all__ = ["exp", "log", "sqrt", "toward", "where"]
 
 
@@ -16,8 +18,7 @@ def where(condition: Any, chosen: Any, otherwise: Any) -> Any:
     if not isinstance(condition, torch.Tensor):
         return chosen if condition else otherwise
     choices = chosen, otherwise
-    wide = torch.float32 if condition.device.type == "mps" else torch.float64
-    of_numbers = torch.bool if all(isinstance(choice, bool) for choice in choices) else wide
+    of_numbers = torch.bool if all(isinstance(choice, bool) for choice in choices) else wide(condition.device)
     dtype = next((c.dtype for c in choices if isinstance(c, torch.Tensor)), of_numbers)
     return torch.where(condition, *(_of_dtype(choice, dtype) for choice in choices))
 
@@ -31,11 +32,14 @@ def _of_dtype(value: Any, dtype: torch.dtype) -> Any:
 
 
 def toward(mean: Any, sample: Any, gain: Any) -> Any:
-    """Move a mean towards a sample in one pass over them; a gain of one forgets."""
+    """Move a mean towards a sample, in one pass over them where they share the gain."""
     if isinstance(gain, torch.Tensor):
-        forgets = gain == 1.0
-        start = where(forgets, sample, mean)  # or a mean of NaN would be in the gradient of the gain
-        return where(forgets, sample, start + gain * (sample - start))
-    if gain == 1.0 or not isinstance(mean, torch.Tensor):
-        return sample if gain == 1.0 else mean + gain * (sample - mean)
-    return torch.lerp(mean, sample, gain)
+        mean = where(gain == 1.0, sample, mean)  # or a mean of NaN would be in the gradient of the gain
+    elif gain != 1.0 and isinstance(mean, torch.Tensor):
+        return torch.lerp(mean, sample, gain)
+    return moved(mean, sample, gain)
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """float64 where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64

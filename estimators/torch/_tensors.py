@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from estimators._arithmetic import moved
 from estimators.torch._arithmetic import where as one_where
 
 
@@ -134,13 +135,10 @@ class _Library:
     @staticmethod
     def toward(mean: Any, sample: Tensors, gain: Any) -> Any:
         """One pass over the means and samples, for a gain of each tensor."""
-        if isinstance(gain, Tensors):
-            return where(gain == 1.0, sample, mean + gain * (sample - mean))
-        if np.all(gain == 1.0):
+        if not isinstance(gain, Tensors) and np.all(gain == 1.0):
             return sample
-        if not isinstance(mean, Tensors):
-            return where(gain == 1.0, sample, mean + gain * (sample - mean))
-        return Moved(mean, sample, gain)
+        by_coordinate = isinstance(gain, Tensors) or not isinstance(mean, Tensors)
+        return moved(mean, sample, gain) if by_coordinate else Moved(mean, sample, gain)
 
 
 def _chosen(condition: Any, chosen: Any, otherwise: Any, like: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from estimators._recursive import Recursive
-from estimators.torch._arithmetic import where
+from estimators.torch._arithmetic import where, wide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,12 +143,7 @@ def _beside(value: Any, like: Tensor) -> Any:
         return value
     if np.ndim(value) == 0:
         return float(value)
-    return torch.as_tensor(np.array(value)).to(like.device, _wide(like))
-
-
-def _wide(like: Tensor) -> torch.dtype:
-    """float64 where the device has it."""
-    return torch.float32 if like.device.type == "mps" else torch.float64
+    return torch.as_tensor(np.array(value)).to(like.device, wide(like.device))
 
 
 def _typed(state: Any, like: Tensor, shape: tuple[int, ...]) -> Any:

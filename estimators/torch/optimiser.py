@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from estimators._parameters import NONNEGATIVE, real, require
+from estimators._parameters import NONNEGATIVE, one, require
 from estimators._saving import setting
 from estimators.ema import DebiasedEMA
 from estimators.protocol import Trait
@@ -72,7 +72,7 @@ class FilteredAdam(Optimizer):
         group, name = {**self.defaults, **param_group}, type(self).__name__
         for field in ("lr", "eps", "weight_decay", "extrapolation"):
             given = group[field].item() if isinstance(group[field], Tensor) else group[field]
-            require(name, field, given, np.ndim(real(name, field, given, NONNEGATIVE)) == 0, "one number")
+            one(name, field, given, NONNEGATIVE)
         trust, first = group["trust"], group["first"]
         require(name, "trust", trust, trust is None or trust in TRUSTS, f"None or of {', '.join(TRUSTS)}")
         Settings.of(name, group)

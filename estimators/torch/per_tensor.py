@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from estimators._parameters import FROM_0_TO_1, ByValue, real, require, whole
+from estimators._parameters import FROM_0_TO_1, ByValue, one, require, whole
 from estimators._pooled import Pooled, PooledBank, PooledSteps
 from estimators._recursive import Recursive
 from estimators.bank import KalmanBank
@@ -48,9 +48,7 @@ class PerTensor(ByValue):
         valid = "one that starts from nothing, or at 0"
         require(name, "estimator", self.estimator, start != start or start == 0.0, valid)
         object.__setattr__(self, "directions", whole(name, "directions", self.directions, 1))
-        least = real(name, "least_gain", self.least_gain, FROM_0_TO_1)
-        require(name, "least_gain", self.least_gain, np.ndim(least) == 0, "one number")
-        object.__setattr__(self, "least_gain", least)
+        object.__setattr__(self, "least_gain", one(name, "least_gain", self.least_gain, FROM_0_TO_1))
 
     def moment(self, where: str, power: int) -> Steered:
         """The filter of gradients, or of their squares (power 2)."""
@@ -68,9 +66,10 @@ class Steered:
 
     def fresh(self) -> Kept:
         """The mean at its start, 0 or none, and what steers the gain at its own."""
-        prior = zip(self.keys, self.steps.prior(), strict=True)
-        steering = {key: torch.from_numpy(np.array(field, dtype=np.float64)) for key, field in prior}
-        start = float(self.steps.prior()[0].flat[0])
+        prior = self.steps.prior()
+        fields = (torch.from_numpy(np.array(field, dtype=np.float64)) for field in prior)
+        start = float(prior[0].flat[0])
+        steering = dict(zip(self.keys, fields, strict=True))
         return {f"{self.where}.mean": start, f"{self.where}.gain": 1.0, **steering}
 
     def prepare(self, kept: Sequence[Kept], samples: Sequence[Tensor] | None) -> None:

@@ -170,7 +170,7 @@ class _Worker:
         spawned = multiprocessing.get_context("spawn")
         self.pipe, far = spawned.Pipe()
         self.process = spawned.Process(target=_serve, args=(far, output), daemon=True)
-        with _one_thread():
+        with one_thread_each():
             self.process.start()
         far.close()
 
@@ -189,7 +189,7 @@ class _Worker:
 def _serve(pipe: Connection[Any, Any], output: Path) -> None:
     """Carry out tasks until the pipe ends, as it does with the process at the other end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; what runs is finished
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         while True:
             pipe.send(carry_out(output, pipe.recv()))
@@ -197,7 +197,8 @@ def _serve(pipe: Connection[Any, Any], output: Path) -> None:
         return
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Wait for the process that started this one, and end with it, whatever ends that."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
@@ -205,7 +206,7 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Let what is started meanwhile compute on one thread, which must be said before it imports NumPy."""
     names = [f"{name}_NUM_THREADS" for name in THREADS]
     before = {name: os.environ.get(name) for name in names}
