@@ -196,6 +196,7 @@ def test_run_lengths_of_settings_side_by_side() -> None:
     assert ResettingKalman(0.0, 1.0).detection_delay([1.0, 2.0]).shape == (2,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alarm", "slack", "clip"), [(3.0, 0.5, 2.0), (4.0, 0.5, math.inf), (2.0, 1.0, 3.0)])
 def test_run_lengths_are_those_of_the_filter(alarm: float, slack: float, clip: float) -> None:
     """A filter that knows the level: its innovations are white, and 0.1 % of its samples a restart's.

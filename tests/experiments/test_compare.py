@@ -144,6 +144,7 @@ def test_every_row_of_the_printed_table_is_the_summarys(default: Any) -> None:
         assert cells[7].startswith("0.9") if name == "kalman" else cells[7] == "-"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "names"),
     [

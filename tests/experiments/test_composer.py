@@ -364,6 +364,7 @@ def test_a_grid_in_yaml_is_swept_all_with_all_then_what_goes_together(yaml: Yaml
     assert [point["stream.steps"] for point in points] == ["100", "200"] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sweep", "overrides"),
     [

@@ -61,6 +61,7 @@ def test_every_stream_builds_and_can_be_drawn(name: str) -> None:
     assert kalman.steady_gain == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(config.options("estimators")))
 def test_every_estimator_builds_under_its_name(name: str) -> None:
     if name not in registry.estimator_kinds():

@@ -226,6 +226,7 @@ def test_a_row_of_ones_own(kalmean: Kalmean) -> None:
     assert set(ran.table.loc[ran.table["estimator"] == "slow", "parameters"]) == {"ema beta=0.999"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", sorted(config.options("stream")))
 def test_every_stream_runs(kalmean: Kalmean, stream: str) -> None:
     ran = kalmean(f"stream={stream}", "seeds=2", "stream.steps=80", "estimators=[ema,kalman]")

@@ -93,6 +93,7 @@ def test_the_shipped_sweep_has_fifteen_regimes_of_ten_settings() -> None:
     assert all(rows == found["no change"] and len(rows) == 10 for rows in found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("r", "s"), [(1.0, 0.01), (4.0, 0.01), (2.0, 0.001)])
 def test_filters_are_told_the_truth_before_the_change(r: float, s: float) -> None:
     points = Job.of(["experiment=regimes", f"stream.r={r}", f"stream.s={s}", "stream.r_factor=9"]).points

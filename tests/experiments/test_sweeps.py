@@ -521,6 +521,7 @@ def test_a_hundred_kills_lose_nothing(driver: Path, tmp_path: Path) -> None:
     kills(driver, tmp_path, 100, seed=1)
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_sweep_leaves_the_same_bytes(
     driver: Path, tmp_path: Path, reference: tuple[bytes, bytes]
 ) -> None:

@@ -416,6 +416,7 @@ def test_streams_of_nothing_and_of_no_time() -> None:
 # --- gradients ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gaps", [False, True], ids=["full", "gaps"])
 @pytest.mark.parametrize("estimator", RECURSIVE, ids=repr)
 def test_gradients_flow_and_are_those_of_differences(estimator: Any, gaps: bool) -> None:
