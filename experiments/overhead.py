@@ -97,7 +97,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Used:
-    """What a finished process took: seconds from start to end, CPU seconds, and peak memory in GiB."""
+    """What a finished process took: seconds from start to end, CPU seconds, peak memory in GiB (or NaN)."""
 
     time: float
     cpu: float
@@ -149,9 +149,9 @@ def used(command: Sequence[str], folder: Path) -> Used:
             lines = said.read().decode(errors="replace").splitlines()
             why = lines[-1] if lines else f"exit status {process.returncode}"
             raise ValueError(f"experiment=overhead: {' '.join(command[:4])} ... failed: {why}")
-    peak, kilobytes = folder / PEAK, usage.ru_maxrss
-    if peak.exists():  # what wait4 tells begins with the memory of the process that forked
-        kilobytes = int(peak.read_text(encoding="ascii"))
+    peak, kilobytes = folder / PEAK, np.nan
+    if peak.exists():  # the process tells its own, as ru_maxrss begins with the memory of the one that forked
+        kilobytes = float(peak.read_text(encoding="ascii"))
         peak.unlink()
     return Used(seconds, usage.ru_utime + usage.ru_stime, kilobytes / 2**20)
 
@@ -190,7 +190,8 @@ def _again(chosen: Parameters, scratch: Path) -> Iterator[tuple[str, str, str, f
         anew = used(command, scratch)
         for who, took in (("first", first), ("again", again), ("table anew", anew)):
             yield name, who, "time", took.time, "s"
-            yield name, who, "memory", took.memory, "GiB"
+            if np.isfinite(took.memory):
+                yield name, who, "memory", took.memory, "GiB"
 
 
 def _workers(chosen: Parameters, scratch: Path) -> Iterator[tuple[str, str, str, float, str]]:
