@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from estimators import EMA, Estimator, Log, Trait
 from estimators._parameters import NONNEGATIVE, POSITIVE, brief, one, require, whole
-from estimators.torch._shares import FLOORS, LEAST, RULES, gradient_norms, simplex, split, stacked
+from estimators.shares import FLOORS, LEAST, RULES, simplex, split
+from estimators.torch._norms import gradient_norms, stacked
 
 Array = NDArray[np.float64]
 
