@@ -65,17 +65,22 @@ class Published:
     def quote(self, how: str, *what: str) -> str:
         """One number: mean, plain (without its interval), difference or percent to the first, largest.
 
-        Or, by ``after``, what the printed text says after the line that begins with a word, up to the line
-        that begins with another where there are two.
+        Of an estimator and a metric, and of the rows whose columns contain what further parts, such as
+        ``stream=s=0.01``, say: the first. Or, by ``after``, what the printed text says after the line that
+        begins with a word, up to the line that begins with another where there are two.
         """
         if how == "after":
             text = self.text().partition(f"\n{what[0]}")[2].partition("\n")[2]
             return (text.partition(f"\n{what[1]}")[0] if len(what) > 1 else text).strip()
-        summary = pd.read_csv(self.folder / "summary.csv")
-        rows = summary[summary["metric"] == what[-1]]
+        rows = pd.read_csv(self.folder / "summary.csv")
         if how == "largest":
-            return f"{rows['mean'].max():.1e}"
-        row = rows[rows["estimator"] == what[0]].iloc[0]
+            return f"{rows.loc[rows['metric'] == what[0], 'mean'].max():.1e}"
+        rows = rows[(rows["estimator"] == what[0]) & (rows["metric"] == what[1])]
+        for column, _, part in (where.partition("=") for where in what[2:]):
+            rows = rows[rows[column].fillna("").str.contains(part, regex=False)]
+        if rows.empty:
+            raise ValueError(f"{self.name} has no row of {' '.join(what)}")
+        row = rows.iloc[0]
         if how == "percent":
             return f"{100.0 * row['difference'] / (row['mean'] - row['difference']):+.1f} %"
         if how == "difference":
@@ -158,7 +163,7 @@ def filled(template: str, runs: Mapping[str, Published]) -> str:
     """Replace ``{run}`` by that run's block and ``{run how estimator metric}`` by a number."""
 
     def fill(found: re.Match[str]) -> Any:
-        name, *request = found.group(1).split()
+        name, *request = shlex.split(found.group(1))
         return runs[name].quote(*request) if request else runs[name].block()
 
     return re.sub(r"\{([^{}]+)\}", fill, template)

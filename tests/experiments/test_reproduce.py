@@ -288,9 +288,11 @@ def run(tmp_path: Path) -> Published:
     summary = {
         "estimator": ["ema", "kalman"], "metric": ["rmse"] * 2, "mean": [0.2, 0.25], "high": [0.203, 0.254],
         "difference": [0.0, 0.05], "difference_high": [0.0, 0.053],
+        "stream": ["a walk"] * 2, "parameters": ["", "q=1"],
     }  # fmt: skip
     lower = {**summary, "metric": ["lag"] * 2, "difference": [0.0, -0.05], "difference_high": [0.0, -0.047]}
-    frames = [pd.DataFrame(summary), pd.DataFrame(lower)]
+    other = {**summary, "mean": [0.3, 0.5], "stream": ["a step"] * 2, "parameters": ["", "q=2"]}
+    frames = [pd.DataFrame(summary), pd.DataFrame(lower), pd.DataFrame(other)]
     pd.concat(frames).to_csv(tmp_path / "summary.csv", index=False)
     (tmp_path / "summary.md").write_text(
         "A table.\n\nNumbers:\n\n| 1 |\n\nGoals:\n\n| what |\n", encoding="utf-8"
@@ -307,13 +309,20 @@ def run(tmp_path: Path) -> Published:
         ("percent kalman lag", "-16.7 %"),
         ("difference kalman rmse", "+0.050 ± 0.003"),
         ("difference kalman lag", "-0.050 ± 0.003"),
-        ("largest rmse", "2.5e-01"),
+        ("plain kalman rmse stream=step", "0.5"),
+        ("plain kalman rmse 'stream=a walk' parameters=q=1", "0.25"),
+        ("largest rmse", "5.0e-01"),
         ("after Goals", "| what |"),
         ("after Numbers Goals", "| 1 |"),
     ],
 )
 def test_numbers_are_quoted(request_: str, quoted: str, run: Published) -> None:
     assert filled(f"It is {{a {request_}}}.", {"a": run}) == f"It is {quoted}."
+
+
+def test_what_a_run_does_not_have_is_not_quoted(run: Published) -> None:
+    with pytest.raises(ValueError, match="name has no row of ema rmse stream=none"):
+        run.quote("mean", "ema", "rmse", "stream=none")
 
 
 def test_a_run_is_quoted_with_its_command_links_and_text(run: Published) -> None:
