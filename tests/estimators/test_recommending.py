@@ -115,6 +115,7 @@ def test_correlated_noise_is_warned_of() -> None:
     assert any("correlated" in warning for warning in recommend(noise).warnings)
 
 
+@pytest.mark.slow
 def test_false_warnings_are_rare() -> None:
     said = [recommend(sum(walk(0.01, n=1000, seed=seed))).warnings for seed in range(100, 160)]
     assert np.mean([bool(warnings_) for warnings_ in said]) <= 0.1
@@ -248,6 +249,7 @@ def test_it_says_equally_well_only_of_what_does() -> None:
     assert 0.0 < few.beta < 1.0
 
 
+@pytest.mark.slow
 def test_heavy_tails_are_not_called_instationary() -> None:
     said = [recommend(np.random.default_rng(seed).standard_t(3, 2000)).warnings for seed in range(20)]
     assert np.mean(["halves" in " ".join(warnings_) for warnings_ in said]) <= 0.1

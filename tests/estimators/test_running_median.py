@@ -227,6 +227,7 @@ def test_two_outliers_in_five_do_not_move_it() -> None:
     assert np.max(np.abs(MovingAverage(101).filter(spoilt).mean[101:])) > 1e12
 
 
+@pytest.mark.slow
 def test_noise_left_of_gaussian_and_laplacian_samples() -> None:
     """pi/2 of the mean's, and half of it from above: for Laplacian noise N = 101 is 16 % from the limit."""
     rng = np.random.default_rng(6)

@@ -146,6 +146,7 @@ def test_a_filter_that_is_told_something_else_is_no_oracle(kalmean: Any) -> None
     assert "Batch fit:" not in ran.out
 
 
+@pytest.mark.slow
 def test_a_setting_that_is_swept_has_a_row_for_each_value(kalmean: Any) -> None:
     ran = kalmean("-m", *SMALL, "stream.s=0.1", "estimators.kalman_bank.per_decade=1,3")
     ratio, _ = tables(ran.out)
@@ -240,6 +241,7 @@ def test_the_lines_of_the_figure_differ() -> None:
     assert len({str(adaptation._style(index)) for index in range(10)}) == 10
 
 
+@pytest.mark.slow
 def test_cells_that_fail_are_counted(kalmean: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = adaptation.measure
 

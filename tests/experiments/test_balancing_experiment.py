@@ -38,6 +38,7 @@ def small(kalmean: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 # --- training ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_networks_trained_at_once_are_those_trained_alone() -> None:
     """Against the library's balancer as a loop would use it, one network, its modules and its optimiser."""
     from torch.nn import functional

@@ -187,6 +187,7 @@ def test_figures_are_the_same_pixels_each_time(kalmean: Kalmean) -> None:
         np.testing.assert_array_equal(pyplot.imread(path), pyplot.imread(other / path.name))
 
 
+@pytest.mark.slow
 def test_many_estimators_still_fit_in_a_figure(kalmean: Kalmean) -> None:
     rows = [f"+estimators.e{k}={{kind: ema, beta: 0.{k}}}" for k in range(1, 9)]
     ran = kalmean("seeds=1", "stream.steps=100", *rows, figures=True)

@@ -335,6 +335,7 @@ def yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Yaml:
     return write
 
 
+@pytest.mark.slow
 def test_a_grid_in_yaml_is_swept_all_with_all_then_what_goes_together(yaml: Yaml) -> None:
     yaml(
         "{grid: {estimators.ema.beta: [0.9, 0.99], stream: [step, ramp]},"
@@ -431,6 +432,7 @@ def test_the_sweep_of_an_experiment_can_be_given_on_the_command_line(
     assert points_of(override) == expected
 
 
+@pytest.mark.slow
 def test_repetitions_are_seeds_unless_these_are_given(yaml: Yaml) -> None:
     assert Job.of(["experiment.sweep.repetitions=7"]).setup.seeds == 7
     assert Job.of(["experiment.sweep.repetitions=7", "seeds=3"]).setup.seeds == 3

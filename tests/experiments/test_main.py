@@ -90,6 +90,7 @@ def test_cfg_refuses_what_a_run_would_refuse(refused: Callable[..., str]) -> Non
     assert refused("--cfg", "seeds=0") == "seeds=0 is not valid; it must be an int >= 1"
 
 
+@pytest.mark.slow
 def test_the_printed_configuration_describes_the_same_run(one_run: Path) -> None:
     kept = yaml.safe_load((one_run / "config.yaml").read_text())
     overrides = [

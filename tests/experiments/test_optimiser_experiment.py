@@ -203,6 +203,7 @@ def test_errors_of_moments_are_those_of_a_loop_by_hand() -> None:
     assert ((gain > 0.0) & (gain < 1.0)).all()
 
 
+@pytest.mark.slow
 def test_what_is_judged_moves_nothing_and_is_finite() -> None:
     alone = qualities(Digits(batch=8), {}, (0, 1), 15, 5)
     firsts = {name: PRESETS[name]["first"] for name in FILTERS}
@@ -226,6 +227,7 @@ def test_noise_on_gradients_is_an_error_of_the_size_that_it_has() -> None:
 # --- training ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
 def test_all_rates_and_seeds_at_once_are_those_trained_alone(schedule: str) -> None:
     steps, seeds, rates = 20, (3, 8), [1e-3, 5e-3]

@@ -105,6 +105,7 @@ def test_filters_are_told_the_truth_before_the_change(r: float, s: float) -> Non
             assert estimator.q == pytest.approx(r * s, rel=1e-15)
 
 
+@pytest.mark.slow
 def test_the_window_has_the_noise_gain_of_the_settled_filter() -> None:
     estimators: Any = Job.of(["experiment=regimes", "stream.shift=0"]).setup.estimators
     kalman, median, ema = (estimators[name] for name in ("kalman", "running_median", "ema"))
@@ -236,6 +237,7 @@ def test_a_regime_is_named_by_what_is_unlike_the_plain_one(settings: dict[str, A
     assert regime(RegimeChange(**settings)) == name
 
 
+@pytest.mark.slow
 def test_the_text_says_of_all_regimes_what_the_table_holds(kalmean: Any) -> None:
     ran = kalmean("experiment=regimes", *SMALL)
     text = (ran.folder / "summary.md").read_text(encoding="utf-8")
@@ -296,6 +298,7 @@ def test_each_goal_is_stated_with_its_figure(kalmean: Any) -> None:
     assert f"at most {float(bound):.2g}. Goal" in goals[4]
 
 
+@pytest.mark.slow
 def test_fewer_regimes_and_settings_say_less(kalmean: Any) -> None:
     fixed = [*ONE, "stream.shift=8", "stream.outlier_rate=0"]
     ran = kalmean("experiment=regimes", "estimators.robust_kalman.loss=student_t", *fixed, *SMALL)

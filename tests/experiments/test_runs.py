@@ -344,6 +344,7 @@ def test_the_same_command_again_changes_nothing(kalmean: Any) -> None:
     assert first.out.rpartition("written:")[0] == again.out.rpartition("unchanged")[0]
 
 
+@pytest.mark.slow
 def test_order_and_name_are_part_of_a_run(kalmean: Any) -> None:
     settings = ["seeds=2", "stream.steps=60", "match=delay"]
     one = kalmean("estimators=[ema,moving_average]", *settings)

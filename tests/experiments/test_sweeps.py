@@ -365,6 +365,7 @@ def test_damaged_and_foreign_shards_are_named_and_run_again(
     assert table(tmp_path / "out") == reference[0]
 
 
+@pytest.mark.slow
 def test_a_run_all_of_whose_cells_fail_has_a_table_that_says_so(driver: Path, tmp_path: Path) -> None:
     settings = ["stream.domain=ratio", "stream.noise_variance=1", "stream.steps=2000", "seeds=2"]
     settings += ["stream.ramp=10", "estimators=[ema]", f"output={tmp_path}/out", "executor.workers=0"]

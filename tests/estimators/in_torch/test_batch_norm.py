@@ -195,6 +195,7 @@ def test_update_bn_and_copies() -> None:
     torch.testing.assert_close(average.module[0].running_mean, moved, rtol=1e-13, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of a step of the compiler's own
 def test_a_compiled_model_keeps_the_same_statistics() -> None:
     model, plain = network(), network()
