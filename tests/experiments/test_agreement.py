@@ -42,7 +42,7 @@ def test_a_wrong_closed_form_is_found() -> None:
 
 def test_cells_that_do_not_differ_must_be_equal_to_the_closed_form() -> None:
     same = np.full(7, 2.0)
-    assert found(2.0, same) == Agreement(1, 0, 0.0, "error e0  noise, by 0.0")
+    assert found(2.0, same) == Agreement(1, 0, 0.0, "error e0 noise, by 0.0")
     assert found(2.0 + 1e-6, same).beyond == 1
 
 
