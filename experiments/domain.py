@@ -34,7 +34,7 @@ class Parameters:
     """
 
     ratios: list[float] = field(default_factory=lambda: [1.0, 10.0, 100.0, 1000.0, 10000.0])
-    log_sds: list[float] = field(default_factory=lambda: [0.3, 0.65, 1.0, 1.4])
+    log_sds: list[float] = field(default_factory=lambda: [0.3, 0.85, 1.4])
     noise_shares: list[float] = field(default_factory=lambda: [0.5, 0.8])
     floor: float = 0.05
 
