@@ -11,7 +11,11 @@ import numpy as np
 from estimators import EMA, DebiasedEMA, Estimator, LinearEstimator, Trait, matched
 from experiments.agreement import agreement, closed_form
 from experiments.figures import line, styled
-from experiments.guesses import (
+from experiments.metrics import SETTLED, Measured
+from experiments.runs import Outcome
+from experiments.sensitivity import expected_rmse
+from experiments.setup import Setup, setting
+from experiments.startup_guesses import (
     FAR,
     GUESS,
     at_probe,
@@ -21,10 +25,6 @@ from experiments.guesses import (
     figure_of_guesses,
     level_name,
 )
-from experiments.metrics import SETTLED, Measured
-from experiments.runs import Outcome
-from experiments.sensitivity import expected_rmse
-from experiments.setup import Setup, setting
 from experiments.startup_report import FURTHER, FURTHEST, blocks_of_text
 from experiments.streams import Array, GradientRatio, is_plain_walk
 from experiments.summaries import Column, Rows, long_table, summarise

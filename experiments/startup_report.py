@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.guesses import (
+from experiments.metrics import SETTLED
+from experiments.setup import Setup
+from experiments.startup_guesses import (
     at_probe,
     debiasing_helps,
     harmless,
@@ -18,8 +20,6 @@ from experiments.guesses import (
     table_of_ratios,
     table_of_shares,
 )
-from experiments.metrics import SETTLED
-from experiments.setup import Setup
 from experiments.tables import aligned
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from scipy import integrate, stats
 
 from estimators import EMA, DebiasedEMA, Kalman, KalmanBank, MovingAverage
 from experiments.agreement import agreement
-from experiments.guesses import ahead_until, break_even, debiasing_helps, harmless, share_moments
 from experiments.startup import Case, Exact, Parameters, course, exact, set_to
+from experiments.startup_guesses import ahead_until, break_even, debiasing_helps, harmless, share_moments
 from experiments.startup_report import conclusions
 from experiments.streams import GradientRatio
 
