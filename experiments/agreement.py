@@ -57,7 +57,8 @@ def distances(summary: pd.DataFrame) -> pd.DataFrame:
     off, slack = np.abs(both["mean"] - both["closed"]), ROUNDING * np.abs(both["closed"])
     exact = error <= slack
     away = np.where(exact, np.where(off <= slack, 0.0, np.inf), off / np.where(exact, 1.0, error))
-    return both[[*_KEYS, "n"]].assign(away=away, exact=exact)
+    found: pd.DataFrame = both[[*_KEYS, "n"]].assign(away=away, exact=exact)
+    return found
 
 
 def agreement(summary: pd.DataFrame) -> Agreement:

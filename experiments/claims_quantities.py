@@ -233,11 +233,8 @@ def _structure_share(given: Given) -> Recomputed:
     return _repeated(given, structure_share)
 
 
-def _repeated(given: Given, measure: Callable[..., float]) -> Recomputed:
-    """One value for each repetition, from seeds of its own."""
-    spawned = (np.random.SeedSequence([given.root_seed, k]) for k in range(given.repetitions))
-    seeds = [int(one.generate_state(1)[0]) for one in spawned]
-    return Recomputed(np.array([measure(seeds=1, root_seed=seed) for seed in seeds]), simulated=True)
+def _repeated(given: Given, measure: Callable[..., Array]) -> Recomputed:
+    return Recomputed(measure(given.repetitions, given.root_seed), simulated=True)
 
 
 QUANTITIES = (

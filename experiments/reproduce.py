@@ -28,6 +28,12 @@ PUBLISHED = {
     "recorded": ["stream=recorded"],
     "recorded_tuned": ["stream=recorded", "tune=prediction_rmse"],
     "recorded_b64_tuned": ["stream=recorded_b64", "tune=prediction_rmse"],
+    "tradeoff": ["experiment=tradeoff"],
+    "startup": ["experiment=startup"],
+    "transition": ["experiment=transition"],
+    "domain": ["experiment=domain"],
+    "disturbance": ["experiment=disturbance"],
+    "memory": ["experiment=memory"],
     "response": ["experiment=response"],
     "sensitivity": ["experiment=sensitivity"],
     "recommend": ["experiment=recommend", "stream=recorded", "stream.path=${recordings:digits_*.csv.gz}"],
@@ -43,6 +49,8 @@ PUBLISHED = {
     "calibration": ["experiment=calibration"],
     "optimiser": ["experiment=optimiser"],
     "balancing": ["experiment=balancing"],
+    "recall": ["experiment=recall"],
+    "claims": ["experiment=claims"],
     "cost": ["experiment=cost"],
     "overhead": ["experiment=overhead"],
     "optimiser_cost": ["experiment=optimiser_cost"],  # last, as it leaves a large process behind
@@ -50,8 +58,8 @@ PUBLISHED = {
 """The runs behind ``findings.md``, each by its overrides."""
 TIMINGS = ("optimiser_cost", "cost", "overhead")
 """Those that measure this machine, and come out differently each time."""
-TRAINED = ("optimiser", "balancing", "optimiser_cost")
-"""Those that train, and need kalmean[training]."""
+TRAINED = ("optimiser", "balancing", "recall", "claims", "optimiser_cost")
+"""Those that train, or recompute what was trained, and need kalmean[training]."""
 
 
 @dataclass(frozen=True)
