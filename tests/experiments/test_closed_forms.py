@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 SEEDS = range(5)
 """Root seeds: runs of one experiment that have nothing in common but what is measured."""
 SMALL = {
-    "startup": "experiment.streams=10 experiment.betas=[0.9] experiment.samples=99 experiment.probes=[1,5,99]",
+    "startup": "experiment.streams=10 experiment.betas=[0.9] experiment.samples=99 experiment.probes=[1,99]",
     "transition": "experiment.steps=2000 experiment.betas=[0.5,0.9,0.99]",
     "tradeoff": "stream.steps=2000 experiment.windows=[4,19,99]",
     "domain": "stream.steps=1000 experiment.ratios=[1,100] estimators=[ema,moving_average]",
