@@ -71,15 +71,21 @@ class Published:
     folder: Path
 
     def quote(self, how: str, *what: str) -> str:
-        """One number: mean, plain (without its interval), difference or percent to the first, largest.
+        """One number: mean, plain (without its interval), n, difference or percent to the first, largest.
 
         Of an estimator and a metric, and of the rows whose columns contain what further parts, such as
-        ``stream=s=0.01``, say: the first. Or, by ``after``, what the printed text says after the line that
-        begins with a word, up to the line that begins with another where there are two.
+        ``stream=s=0.01``, say: the first. Or, of the printed text, by ``after`` what it says after the line
+        that begins with a word, up to the line that begins with another where there are two; by ``said`` the
+        sentence, or item of a list, that begins so.
         """
         if how == "after":
             text = self.text().partition(f"\n{what[0]}")[2].partition("\n")[2]
             return (text.partition(f"\n{what[1]}")[0] if len(what) > 1 else text).strip()
+        if how == "said":
+            found = re.search(rf"^(?:- )?({re.escape(what[0])}.*(?:\n  .*)*)", self.text(), re.MULTILINE)
+            if found is None:
+                raise ValueError(f"{self.name} does not say {what[0]!r}")
+            return " ".join(found.group(1).split()).removesuffix(".")
         rows = pd.read_csv(self.folder / "summary.csv")
         if how == "largest":
             return f"{rows.loc[rows['metric'] == what[0], 'mean'].max():.1e}"
@@ -89,10 +95,12 @@ class Published:
         if rows.empty:
             raise ValueError(f"{self.name} has no row of {' '.join(what)}")
         row = rows.iloc[0]
-        if how == "percent":
-            return f"{100.0 * row['difference'] / (row['mean'] - row['difference']):+.1f} %"
-        if how == "difference":
-            number = quantity(row["difference"], row["difference_high"] - row["difference"])
+        if how == "n":
+            return f"{row['n']:,}"
+        if how in ("difference", "percent"):
+            scale = 1.0 if how == "difference" else 100.0 / (row["mean"] - row["difference"])
+            half = row["difference_high"] - row["difference"]
+            number = quantity(scale * row["difference"], scale * half) + " %" * (how == "percent")
             return number if number.startswith("-") else f"+{number}"
         return quantity(row["mean"], row["high"] - row["mean"] if how == "mean" else 0.0)
 

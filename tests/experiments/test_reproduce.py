@@ -288,15 +288,15 @@ def run(tmp_path: Path) -> Published:
     summary = {
         "estimator": ["ema", "kalman"], "metric": ["rmse"] * 2, "mean": [0.2, 0.25], "high": [0.203, 0.254],
         "difference": [0.0, 0.05], "difference_high": [0.0, 0.053],
-        "stream": ["a walk"] * 2, "parameters": ["", "q=1"],
+        "stream": ["a walk"] * 2, "parameters": ["", "q=1"], "n": [1000] * 2,
     }  # fmt: skip
     lower = {**summary, "metric": ["lag"] * 2, "difference": [0.0, -0.05], "difference_high": [0.0, -0.047]}
     other = {**summary, "mean": [0.3, 0.5], "stream": ["a step"] * 2, "parameters": ["", "q=2"]}
     frames = [pd.DataFrame(summary), pd.DataFrame(lower), pd.DataFrame(other)]
     pd.concat(frames).to_csv(tmp_path / "summary.csv", index=False)
-    (tmp_path / "summary.md").write_text(
-        "A table.\n\nNumbers:\n\n| 1 |\n\nGoals:\n\n| what |\n", encoding="utf-8"
-    )
+    said = "- Two of them go on\n  in the next line.\nThree"
+    text = f"A table.\n\nNumbers:\n\n| 1 |\n\nGoals:\n\n| what |\n\nEnd.\n{said}\n"
+    (tmp_path / "summary.md").write_text(text, encoding="utf-8")
     return Published("name", ["seeds=2"], tmp_path)
 
 
@@ -305,14 +305,17 @@ def run(tmp_path: Path) -> Published:
     [
         ("mean ema rmse", "0.200 ± 0.003"),
         ("plain ema rmse", "0.2"),
-        ("percent kalman rmse", "+25.0 %"),
-        ("percent kalman lag", "-16.7 %"),
+        ("percent kalman rmse", "+25.0 ± 1.5 %"),
+        ("percent kalman lag", "-16.7 ± 1.0 %"),
+        ("n kalman rmse", "1,000"),
+        ("said 'Two of'", "Two of them go on in the next line"),
+        ("said Three", "Three"),
         ("difference kalman rmse", "+0.050 ± 0.003"),
         ("difference kalman lag", "-0.050 ± 0.003"),
         ("plain kalman rmse stream=step", "0.5"),
         ("plain kalman rmse 'stream=a walk' parameters=q=1", "0.25"),
         ("largest rmse", "5.0e-01"),
-        ("after Goals", "| what |"),
+        ("after Goals End", "| what |"),
         ("after Numbers Goals", "| 1 |"),
     ],
 )
@@ -330,7 +333,8 @@ def test_a_run_is_quoted_with_its_command_links_and_text(run: Published) -> None
     (run.folder / "figures" / "estimates.png").touch()
     assert filled("{a}", {"a": run}) == (
         "`python -m experiments seeds=2` ([table](tables/name.csv); [estimates](figures/name_estimates.png))"
-        "\n\n```\nA table.\n\nNumbers:\n\n| 1 |\n\nGoals:\n\n| what |\n```"
+        "\n\n```\nA table.\n\nNumbers:\n\n| 1 |\n\nGoals:\n\n| what |\n\n"
+        "End.\n- Two of them go on\n  in the next line.\nThree\n```"
     )
     assert [name for name, _ in run.files()] == [
         "tables/name.csv",
