@@ -379,14 +379,16 @@ QUANTITIES = (
     ),
     Quantity(
         ("loss gap closed by a stronger predictor over the same EMA traces",),
-        "experiment=recall: share of the gap between the linear predictor and the ceiling that is closed",
+        "share of the gap from the linear predictor to the exact ceiling that is closed, on the tokens of "
+        "experiment=recall rather than the source's text",
         (),
         ("share",),
         _gap_closed,
     ),
     Quantity(
         ("structure accuracy of multi-timescale EMA traces over a supervised recurrent model",),
-        "experiment=recall: accuracy of the traces over that of the recurrent model",
+        "accuracy of the traces over that of a GRU, on the grammar of experiment=recall rather than the "
+        "source's sentences",
         (),
         ("ratio",),
         _structure_share,

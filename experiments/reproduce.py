@@ -71,7 +71,7 @@ class Published:
     folder: Path
 
     def quote(self, how: str, *what: str) -> str:
-        """One number: mean, plain (without its interval), n, difference or percent to the first, largest.
+        """One number: mean, root (of a mean square), plain, n, difference or percent to the first, largest.
 
         Of an estimator and a metric, and of the rows whose columns contain what further parts, such as
         ``stream=s=0.01``, say: the first. Or, of the printed text, by ``after`` what it says after the line
@@ -97,6 +97,8 @@ class Published:
         row = rows.iloc[0]
         if how == "n":
             return f"{row['n']:,}"
+        if how == "root":
+            return quantity(row["mean"] ** 0.5, (row["high"] - row["mean"]) / (2.0 * row["mean"] ** 0.5))
         if how in ("difference", "percent"):
             scale = 1.0 if how == "difference" else 100.0 / (row["mean"] - row["difference"])
             half = row["difference_high"] - row["difference"]

@@ -308,6 +308,7 @@ def run(tmp_path: Path) -> Published:
         ("percent kalman rmse", "+25.0 ± 1.5 %"),
         ("percent kalman lag", "-16.7 ± 1.0 %"),
         ("n kalman rmse", "1,000"),
+        ("root kalman rmse", "0.500 ± 0.004"),
         ("said 'Two of'", "Two of them go on in the next line"),
         ("said Three", "Three"),
         ("difference kalman rmse", "+0.050 ± 0.003"),
