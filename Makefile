@@ -5,7 +5,7 @@ EXTRAS ?=
 BIN := $(VENV)/bin
 comma := ,
 
-.PHONY: run test test-slow lint reproduce recordings clean
+.PHONY: run test test-slow lint reproduce explorer recordings clean
 
 run: $(VENV)/.run
 	$(BIN)/python -m experiments
@@ -25,11 +25,16 @@ lint: $(VENV)/.test
 # Every committed table and figure, made anew from nothing and compared with the one that was there; costs against
 # whichever peers can be installed.
 reproduce: $(VENV)/.run
-	for extra in peers training jax; do \
+	for extra in peers training jax report; do \
 	    $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$$extra]" || \
 	    echo "kalmean[$$extra] cannot be installed here: its tables do without it, or are not made"; \
 	done
 	$(BIN)/python -m experiments.reproduce
+
+# The page on which estimators are explored, after its sources changed.
+explorer: $(VENV)/.run
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[report]'
+	$(BIN)/python -m experiments.explorer
 
 recordings: $(VENV)/.run
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[training]'
