@@ -42,6 +42,7 @@ def small(kalmean: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 # --- rows and words ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rows_and_text_and_what_the_claims_are_told(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = small("seeds=1", "root_seed=3")
     table = ran.table

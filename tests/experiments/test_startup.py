@@ -86,6 +86,7 @@ def test_errors_on_a_walk_follow_the_recursion_of_the_gains(estimator: Any) -> N
         assert found.variance[t] == pytest.approx(variance, rel=1e-10)
 
 
+@pytest.mark.slow
 def test_a_full_window_errs_as_the_formula_says() -> None:
     n, s = 17, 0.01
     found = course(MovingAverage(n), 3.0, 1.0, s, 60)

@@ -137,6 +137,7 @@ def test_no_closed_form_is_claimed_for_what_has_none() -> None:
         assert expected_mse(EMA(0.9), condition(replace(plain, **changed), 10)) is None  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_simulated_errors_agree_with_the_closed_forms() -> None:
     found, table = computed(
         *("seeds=60", "stream.steps=600", "stream.s=0.01", "stream.median=1000", "burn_in=20"),
