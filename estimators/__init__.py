@@ -49,7 +49,7 @@ _HOMES = {
     "trend": ("Holt", "LocalTrend"),
 }
 """Public names by the module that defines them."""
-__getattr__, __dir__ = lazily(__name__, _HOMES)
+__getattr__, __dir__ = lazily(__name__, _HOMES, packages=("checks", "jax", "torch"))
 
 __all__ = [
     "EMA",

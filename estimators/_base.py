@@ -55,6 +55,12 @@ class BaseEstimator(ByValue, ABC):
     neutral: ClassVar[float] = 0.0
     """What a stream was before a run if that is to leave nothing in a replay."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        state = cls.__dict__.get("State")
+        if isinstance(state, type) and state.__repr__.__module__ == "collections":  # not one of its own
+            setattr(state, "__repr__", _state_text)  # noqa: B010  mypy lets no method be assigned
+
     @property
     @abstractmethod
     def traits(self) -> frozenset[Trait]:
@@ -439,6 +445,12 @@ class BaseEstimator(ByValue, ABC):
         for target, value in zip(out, stepped, strict=True):
             target[...] = value
         return out
+
+
+def _state_text(state: Any) -> str:
+    from estimators import _display
+
+    return _display.state_text(state)
 
 
 def _released(state: Any, mean_dtype: np.dtype[Any]) -> Any:

@@ -9,17 +9,26 @@ from typing import Any
 
 
 def lazily(
-    package: str, homes: Mapping[str, Sequence[str]], extra: str = "", needs: Sequence[str] = ()
+    package: str,
+    homes: Mapping[str, Sequence[str]],
+    extra: str = "",
+    needs: Sequence[str] = (),
+    packages: Sequence[str] = (),
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return ``__getattr__`` and ``__dir__`` of a package, by the modules that define its public names.
 
     extra: which brings the packages that the modules need; where one is absent, the error names it.
+    packages: those inside it that are imported in the same way.
     """
     home_of = {name: module for module, names in homes.items() for name in names}
 
     def find(name: str) -> Any:
+        if name in packages:
+            return importlib.import_module(f"{package}.{name}")
         if name not in home_of:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            # With both, Python adds the nearest name that there is.
+            problem = f"module {package!r} has no attribute {name!r}"
+            raise AttributeError(problem, name=name, obj=sys.modules[package])
         try:
             module = importlib.import_module(f"{package}.{home_of[name]}")
         except ModuleNotFoundError as error:
@@ -34,6 +43,7 @@ def lazily(
         return found
 
     def listed() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *home_of})
+        own = (name for name in vars(sys.modules[package]) if name.startswith("__"))
+        return sorted({*own, *home_of, *packages})
 
     return find, listed

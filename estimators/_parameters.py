@@ -99,7 +99,28 @@ def brief(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-class ByValue:
+class Shown:
+    """Shows itself in one way everywhere: by ``_facts``, or, a setting, by its parameters; see `_display`."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__repr__ = cls.__repr__  # type: ignore[method-assign]  # or a dataclass writes its own
+
+    def __repr__(self) -> str:
+        from estimators import _display
+
+        return _display.text(self)
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        from estimators import _display
+
+        return _display.page(self)
+
+
+class ByValue(Shown):
     """Equality and hash of a frozen dataclass by the values of its fields, arrays included."""
 
     def _key(self) -> tuple[Any, ...]:

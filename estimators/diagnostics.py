@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from estimators._parameters import Parameter, plain, whole
+from estimators._parameters import Parameter, Shown, plain, whole
 from estimators._samples import DOUBLE, as_stream, settle_infinity
 from estimators.fitting import FitResult, fit
 from estimators.kalman import Kalman
@@ -18,6 +18,7 @@ from estimators.results import FilterResult, align, check_level
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from estimators._display import Facts
     from estimators.results import Run
 
 FEW = 10
@@ -42,7 +43,7 @@ FOLLOWS = "the filter follows noise: gain too large (q/r too large)"
 
 
 @dataclass(frozen=True, eq=False)
-class Check:
+class Check(Shown):
     """One statistic beside the band that it keeps to where the model holds; arrays for several channels.
 
     The band holds 1 - level of such streams, the two tails alike unless it starts at 0. A value out of it has
@@ -57,9 +58,18 @@ class Check:
     reading: str | NDArray[np.str_]
     """What a value out of the band means, in words; "as stated" within it."""
 
+    def _facts(self, full: bool = False) -> Facts:
+        from estimators import _display
+
+        yield self.name, _display.number(self.value)
+        yield "band", _display.interval(self.low, self.high)
+        yield "p-value", _display.number(self.p_value)
+        if isinstance(self.reading, str):
+            yield "reading", self.reading
+
 
 @dataclass(frozen=True, eq=False)
-class Diagnosis:
+class Diagnosis(Shown):
     """Tests of what a filter stated; ``str`` of it is a table. Floats for one channel, arrays for more.
 
     How to read it: outliers (normality) and breaks move all the others, so settle those first. Then the NIS:
@@ -109,7 +119,7 @@ class Diagnosis:
     Conservative where the stated q or r is 0 or next to it (3 % for 5), as the fit cannot go below. None for
     others than Kalman, and where what was known to change by sample came with the stream.
     """
-    fit: FitResult | None = field(repr=False)
+    fit: FitResult | None
     """The fit that the likelihood ratio compares with."""
     nees: Check | None
     """Normalised estimation error squared: mean over time of (mean - truth)^2 / variance.
@@ -164,6 +174,16 @@ class Diagnosis:
         score = None if self.likelihood_ratio is None else self.gain
         rest = score, self.autocorrelation, self.nees, self.nees_share, self.coverage
         return self.family + tuple(check for check in rest if check is not None)
+
+    def _facts(self, full: bool = False) -> Facts:
+        from estimators import _display
+
+        yield "innovations", _display.number(self.n)
+        if np.ndim(self.n) == 0:
+            yield "flagged", ", ".join(name for name, flag in self.flags.items() if flag) or "nothing"
+        else:
+            yield "channels with a flag", f"{np.sum(~np.asarray(self.consistent)):,} of {np.size(self.n):,}"
+        yield "print() shows", "each test"
 
     def __str__(self) -> str:
         flags = self.flags

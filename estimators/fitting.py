@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from estimators._parameters import Parameter, brief, plain
+from estimators._parameters import Parameter, Shown, brief, plain
 from estimators._samples import DOUBLE, OnInfinite, as_stream, settle_infinity
 from estimators.kalman import Kalman
 from estimators.results import check_level
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from estimators._display import Facts
 
 CONVENTION = (
     "Gaussian log density of the n - 1 present samples after the first, constants included; "
@@ -43,7 +45,7 @@ _STEPS = 100
 
 
 @dataclass(frozen=True, eq=False)
-class FitResult:
+class FitResult(Shown):
     """Maximum-likelihood fit of the random-walk model; floats for one channel, arrays of the channels' shape.
 
     q, r: variances in the stream's unit squared, q per sample. beta: 1 - settled gain, 1 at q = 0 and 0 at
@@ -54,7 +56,7 @@ class FitResult:
     r: Parameter
     beta: Parameter
     loglikelihood: Parameter
-    convention: str = field(repr=False)
+    convention: str
     """Which terms the log-likelihood counts."""
     n: int | NDArray[np.int64]
     """Samples present."""
@@ -78,6 +80,23 @@ class FitResult:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = np.asarray(self.q) / np.asarray(self.r)
         return plain(np.where(np.asarray(self.q) == 0.0, 0.0, ratio))
+
+    def _facts(self, full: bool = False) -> Facts:
+        from estimators import _display
+
+        for name in ("q", "r"):
+            yield name, _display.number(getattr(self, name))
+            if full:
+                yield f"standard error of {name}", _display.number(getattr(self, f"{name}_error"))
+        yield "beta", _display.number(self.beta)
+        yield "interval of beta", _display.interval(*self.beta_interval)
+        yield "log-likelihood", _display.number(self.loglikelihood)
+        yield "samples", _display.number(self.n)
+        if full:
+            yield "p-value of equal halves", _display.number(self.halves_p_value)
+            yield from (("warning", warning) for warning in self.warnings[: _display.FEW])
+        elif self.warnings:
+            yield "warnings", len(self.warnings)
 
     def estimator(self) -> Kalman:
         """Return the diffuse Kalman(q, r); for a constant stream q = 0 and r = 2^-500, a running mean."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from estimators._choosing import Choice, choose, remembering
 from estimators._evidence import Evidence, best_beta, best_window, compared, squared_errors
+from estimators._parameters import Shown
 from estimators._samples import DOUBLE, OnInfinite, as_stream, settle_infinity
 from estimators.bank import KalmanBank
 from estimators.ema import EMA, DebiasedEMA
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from estimators._base import BaseEstimator
+    from estimators._display import Facts
 
 Domain = Literal["raw", "log"]
 
 
 @dataclass(frozen=True)
-class Recommendation:
+class Recommendation(Shown):
     """What to smooth a log with, what that costs, and the evidence; ``str`` is a screen of it.
 
     estimator: takes the samples as they are (``Log`` where they are better smoothed as logarithms). beta and
@@ -54,6 +56,17 @@ class Recommendation:
     out_of_sample: BaseEstimator
     evidence: tuple[Evidence, ...]
     warnings: tuple[str, ...]
+
+    def _facts(self, full: bool = False) -> Facts:
+        from estimators import _display
+
+        yield "use", written(self.estimator)
+        yield "beta", _display.number(self.beta)
+        yield "interval of beta", _display.interval(*self.beta_interval)
+        yield "samples", f"{self.n:,}"
+        if self.warnings:
+            yield "notes", len(self.warnings)
+        yield "print() shows", "the evidence"
 
     def __str__(self) -> str:
         return "\n".join(_screen(self))

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from estimators._parameters import plain
+from estimators._parameters import Shown, plain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from estimators._base import BaseEstimator
+    from estimators._display import Facts
     from estimators._samples import Wrap
 
 
@@ -90,7 +91,7 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
-class FilterResult:
+class FilterResult(Shown):
     """Estimates of one stream, shape (T, *channels); pandas where the stream was pandas.
 
     ``mean`` after each sample; ``state`` to go on from. Everything else, ``variance`` and ``gain`` among it,
@@ -99,8 +100,20 @@ class FilterResult:
 
     mean: Any
     state: Any
-    _run: Run = field(repr=False)
-    _wrap: Wrap = field(repr=False)
+    _run: Run
+    _wrap: Wrap
+
+    def _facts(self, full: bool = False) -> Facts:
+        from estimators import _display
+
+        run = self._run
+        yield "samples", f"{len(run.mean):,}"
+        if run.channels:
+            yield "channels", " x ".join(f"{size:,}" for size in run.channels)
+        yield from _display.last_of(run, 0.95)
+        if full and run.mean.size <= _display.COSTLY and self.loglikelihood is not None:
+            yield "log-likelihood", _display.number(self.loglikelihood)
+        yield "estimator", run.estimator
 
     @cached_property
     def variance(self) -> Any:
@@ -215,7 +228,7 @@ class FilterResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Score:
+class Score(Shown):
     """Errors of a stream's estimates, reduced over time; numbers for one channel, arrays for more."""
 
     n: Any
@@ -233,15 +246,31 @@ class Score:
             values = n, total / n, np.sqrt(square / n)
         return cls(*(plain(value.reshape(channels)) for value in values))
 
+    def _facts(self, full: bool = False) -> Facts:
+        from estimators import _display
+
+        return ((name, _display.number(getattr(self, name))) for name in ("n", "bias", "rmse"))
+
 
 @dataclass(frozen=True, eq=False)
-class SmoothResult:
+class SmoothResult(Shown):
     """Estimates of one stream given all of it, shape (T, *channels); pandas where the stream was pandas."""
 
     mean: Any
     variance: Any
-    _moments: tuple[NDArray[np.float64], NDArray[np.float64]] = field(repr=False)
-    _wrap: Wrap = field(repr=False)
+    _moments: tuple[NDArray[np.float64], NDArray[np.float64]]
+    _wrap: Wrap
+
+    def _facts(self, full: bool = False) -> Facts:
+        from estimators import _display
+
+        mean, variance = self._moments
+        yield "samples", f"{len(mean):,}"
+        if mean.shape[1:]:
+            yield "channels", " x ".join(f"{size:,}" for size in mean.shape[1:])
+        for name, place in (("first", 0), ("last", -1)) if len(mean) else ():
+            yield f"{name} mean", _display.number(mean[place])
+            yield "95 % interval", _display.interval(*normal_bounds(mean[place], variance[place], 0.95))
 
     def interval(self, level: float = 0.95) -> Any:
         """Bounds that contain the level with this probability; ValueError unless 0 < level < 1."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from estimators._parameters import Shown
+
 if TYPE_CHECKING:
+    from estimators._display import Facts
     from estimators._samples import OnInfinite
     from estimators.protocol import Estimator
 
 
-class Tracker:
+class Tracker(Shown):
     """An estimator that keeps its state: ``update(x)`` returns the new mean.
 
     Starts from ``state``, or takes its shape from the first sample. Every update makes a new state, so a mean
@@ -47,7 +50,16 @@ class Tracker:
         return self.estimator.to_dict(self.state)
 
     def __repr__(self) -> str:
-        return f"Tracker({self.estimator!r}, mean={self.mean!r})"
+        from estimators import _display
+
+        return f"Tracker({self.estimator!r}, mean={_display.field_text(self.mean)})"
+
+    def _facts(self, full: bool = False) -> Facts:
+        from estimators import _display
+
+        yield "estimator", repr(self.estimator)
+        for name, value in zip(self.state._fields, self.state, strict=True):
+            yield name, _display.field_text(value)
 
 
 def resumed(estimator: Estimator, state: Any, on_infinite: OnInfinite) -> Tracker:

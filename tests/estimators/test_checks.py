@@ -669,9 +669,7 @@ def test_every_check_can_fail() -> None:
 
 
 def test_whole_contract_stops_at_the_fault() -> None:
-    with pytest.raises(
-        AssertionError, match=r"^check_purity: FillsGapsInTheInput\(beta=0.9, initial=0.0\): x "
-    ):
+    with pytest.raises(AssertionError, match=r"^check_purity: FillsGapsInTheInput\(beta=0.9\): x "):
         check_estimator(FillsGapsInTheInput(0.9))
     assert check_estimator(EMA(0.9)) is None
 

@@ -138,7 +138,7 @@ def test_it_is_an_estimator_like_any_other() -> None:
     assert estimator != Kalman(0.1, 1.0)
     assert estimator == FilterpyKalman(0.1, 1.0)
     assert hash(estimator) == hash(FilterpyKalman(0.1, 1.0))
-    assert repr(estimator) == "FilterpyKalman(q=0.1, r=1.0, mean=0.0, variance=inf)"
+    assert repr(estimator) == "FilterpyKalman(q=0.1, r=1.0)"
     assert estimator.traits == Kalman(0.1, 1.0).traits
     assert estimator.steady_gain == Kalman(0.1, 1.0).steady_gain
     assert estimator.steady_state() == Kalman(0.1, 1.0).steady_state()

@@ -294,7 +294,7 @@ def test_one_channel_gives_plain_values() -> None:
     assert [type(end) for end in found.beta_interval] == [float, float]
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.q = 1.0
-    assert "1469.17" in repr(found)
+    assert "q 1469.18, r 15098.5" in repr(found)
 
 
 def test_the_samples_are_left_as_they_are() -> None:

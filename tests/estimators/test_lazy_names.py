@@ -114,3 +114,29 @@ print(Kalman is estimators.Kalman)
 print(sorted(name for name in names - set(estimators.__all__) if not name.startswith("__")))
 """
     assert run_fresh(code).splitlines() == ["True", "True", "[]"]
+
+
+def test_completion_offers_what_is_public_and_nothing_else() -> None:
+    """Neither private modules that others have imported, nor what the module itself imports."""
+    code = """
+import estimators
+estimators.Kalman(1.0, 1.0).filter([1.0])
+print(sorted(set(dir(estimators)) - set(estimators.__all__) - {n for n in dir(estimators) if n[:2] == "__"}))
+"""
+    assert run_fresh(code) == "['checks', 'jax', 'torch']"
+
+
+@pytest.mark.parametrize("package", ["checks", "jax", "torch"])
+def test_a_package_is_imported_when_it_is_asked_for(package: str) -> None:
+    code = f"import estimators; print(estimators.{package}.__name__, len(dir(estimators.{package})) > 5)"
+    assert run_fresh(code) == f"estimators.{package} True"
+
+
+@pytest.mark.parametrize(
+    ("module", "wrong", "right"),
+    [("estimators", "Kalmann", "Kalman"), ("estimators.torch", "FilterAdam", "FilteredAdam")],
+)
+def test_python_suggests_the_nearest_name(module: str, wrong: str, right: str) -> None:
+    code = f"import {module}\n{module}.{wrong}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.rstrip().endswith(f"Did you mean: '{right}'?")

@@ -472,7 +472,7 @@ def test_by_value() -> None:
     assert hash(one) == hash(same)
     assert one != Log(Kalman(0.1, [1.0, 3.0]))
     assert one != Log(Kalman(0.1, [1.0, 2.0]), "mean")
-    assert repr(Log(EMA(0.5))) == "Log(estimator=EMA(beta=0.5, initial=0.0), unbiased='median')"
+    assert repr(Log(EMA(0.5))) == "Log(estimator=EMA(beta=0.5))"
 
 
 def test_memory_and_window_are_the_inner_ones() -> None:
