@@ -1,9 +1,10 @@
-"""Read one numeric series from a recorded training log: CSV, NPY, Parquet or a TensorBoard folder."""
+"""Read one numeric series from a recorded training log: CSV, JSON lines, NPY, Parquet or TensorBoard."""
 
 import csv
 import difflib
 import gzip
 import io
+import json
 import re
 import reprlib
 from collections import Counter
@@ -19,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FORMATS = (
-    "valid: a table in UTF-8 with a line of column names (.csv, .tsv, .txt, or these with .gz), "
-    "a .npy array of real numbers, a .parquet table, or a TensorBoard log folder"
+    "valid: a table in UTF-8, cells parted by comma, semicolon or tab under a line of column names (.csv, "
+    ".tsv, .txt), JSON lines (.jsonl, .ndjson), these with .gz, a .npy array of real numbers, a .parquet "
+    "table, or a TensorBoard log folder"
 )
 _WORDS = {"true": 1.0, "false": 0.0} | dict.fromkeys(["", "nan", "na", "n/a", "<na>", "null", "none"], np.nan)
 # "" and "Unnamed: 0" are how pandas writes an index without a name.
@@ -98,13 +100,17 @@ def _open(path: str | Path) -> _Table:
     return reader(path)
 
 
-def _read_text(path: Path) -> _Table:
+def _text(path: Path) -> str:
     data = path.read_bytes()
     data = gzip.decompress(data) if path.suffix.lower() == ".gz" else data
     try:
-        text = data.decode("utf-8-sig").rstrip("\r\n")
+        return data.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise _fail("path", path, f"is not UTF-8 text (byte {error.start})") from None
+
+
+def _read_text(path: Path) -> _Table:
+    text = _text(path)
     first_line = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
     delimiter = max(",;\t", key=first_line.count)
 
@@ -121,8 +127,24 @@ def _read_text(path: Path) -> _Table:
         raise _fail("path", path, f"has no column name in its first line, but {_brief(names)}")
     for count, row in enumerate(rows()):
         if any(row[len(names) :]):
-            raise _fail("path", path, f"has {len(row)} cells in data row {count} under {len(names)} names")
+            under = f"{len(names)} name{'s' * (len(names) > 1)} in the first line"
+            raise _fail("path", path, f"has {len(row)} cells in data row {count} under {under}")
     return _table(path, names, count, load)
+
+
+def _read_json_lines(path: Path) -> _Table:
+    rows = []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except ValueError:
+            raise _fail("path", path, f"holds {_brief(line)} in line {number}, which is no JSON") from None
+        if not isinstance(row, dict):
+            raise _fail("path", path, f"holds {_brief(line)} in line {number}, which is no JSON object")
+        if row:
+            rows.append(row)
+    names = list(dict.fromkeys(name for row in rows for name in row))  # a log may write a key now and then
+    return _table(path, names, len(rows), lambda index: _Column([row.get(names[index]) for row in rows]))
 
 
 def _read_npy(path: Path) -> _Table:
@@ -174,6 +196,7 @@ def _read_tensorboard(folder: Path) -> _Table:
 
 _READERS: dict[str, Callable[[Path], _Table]] = {".npy": _read_npy, ".parquet": _read_parquet}
 _READERS |= dict.fromkeys([".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz"], _read_text)
+_READERS |= dict.fromkeys([".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz"], _read_json_lines)
 
 
 def _table(path: Path, names: Sequence[str], rows: int, load: Callable[[int], _Column]) -> _Table:
@@ -193,7 +216,7 @@ def _load(path: str | Path, table: _Table, setting: str, wanted: str | None) -> 
     if len(names) != 1:
         hint = _did_you_mean(name, table) if wanted else ""
         if wanted is None:
-            problem = f"not set, and {str(path)!r} has {len(names)} columns of numbers"
+            problem = f"not set, and {str(path)!r} has {len(names)} columns of numbers{_hint(table)}"
         elif names:
             problem = f"matches {len(names)} columns of {str(path)!r}, not 1"
         else:
@@ -203,11 +226,18 @@ def _load(path: str | Path, table: _Table, setting: str, wanted: str | None) -> 
     numbers, others = _numbers(column.values)
     if others:
         held = f"{_brief(str(column.values[others[0]]))} in data row {others[0] + 1}"
-        problem = f"column {names[0]!r} of {str(path)!r} holds {held}, which is no number"
+        problem = f"column {names[0]!r} of {str(path)!r} holds {held}, which is no number{_hint(table)}"
         raise _fail(setting, wanted, problem, f"{valid}; missing: empty, NaN, NA, null, None")
     if np.isnan(numbers).all():
         raise _fail(setting, wanted, f"column {names[0]!r} of {str(path)!r} has only missing values", valid)
     return _Column(numbers, column.keys)
+
+
+def _hint(table: _Table) -> str:
+    """Whether no column has numbers because their decimals stand behind a comma."""
+    first = (str(cell) for load in islice(table.values(), 100) for cell in islice(load().values, 1))
+    commas = any(re.fullmatch(r"[-+]?\d+,\d+(e[-+]?\d+)?", cell.strip().lower()) for cell in first)
+    return ": its decimals stand behind a comma, which must be a point" if commas else ""
 
 
 def _numeric(table: _Table) -> list[str]:
@@ -248,7 +278,9 @@ def _ratio(top: _Column, bottom: _Column) -> NDArray[np.float64]:
 
 def _fail(setting: str, value: object, problem: str, valid: str = _FORMATS) -> ReadError:
     shown = str(value) if isinstance(value, Path) else value
-    return ReadError(f"stream.{setting}={shown!r}: {problem}; {valid}")
+    unset = value is None and setting == "column"  # which may be, where there is but one
+    named = f"stream.{setting}" if unset else f"stream.{setting}={shown!r}"
+    return ReadError(f"{named}: {problem}; {valid}")
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:

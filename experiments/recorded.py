@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from experiments.streams import DEFAULT_S, Array, Domain, Purpose, Realisations,
 
 @dataclass(frozen=True)
 class Recorded(Stream):
-    """A series read from training logs: CSV (also gzipped), NPY, Parquet or a TensorBoard folder.
+    """A series read from training logs: CSV or JSON lines (also gzipped), NPY, Parquet or TensorBoard.
 
     path: a file or folder, or a pattern that names several, one repetition each; column, or numerator and
     denominator of a ratio. domain: log_ratio takes the logarithm, ratio the values as they are, weight
@@ -61,9 +62,10 @@ class Recorded(Stream):
     @cached_property
     def paths(self) -> list[Path]:
         """The files, in the order of their names."""
-        if Path(self.path).exists() or not glob.has_magic(self.path):
-            return [Path(self.path)]
-        found = sorted(Path(name) for name in glob.glob(self.path))
+        place = os.path.expanduser(self.path)  # which a shell leaves as it is behind an equals sign
+        if Path(place).exists() or not glob.has_magic(place):
+            return [Path(place)]
+        found = sorted(Path(name) for name in glob.glob(place))
         if not found:
             raise ReadError(f"stream.path={self.path!r} matches no file; it must name a recorded log")
         return found
@@ -127,7 +129,8 @@ class Recorded(Stream):
         if np.isinf(values).any():
             row = int(np.flatnonzero(np.isinf(values))[0]) + 1
             raise ReadError(
-                f"stream.path={str(path)!r}: sample {row} is infinite; samples must be finite or missing"
+                f"stream.path={str(path)!r}: sample {row} is infinite; samples must be finite or missing: "
+                "an empty cell or NaN"
             )
         least = {Domain.log_ratio: 0.0, Domain.weight: -np.finfo(float).tiny}.get(self.domain, -np.inf)
         refused = np.flatnonzero(values <= least)

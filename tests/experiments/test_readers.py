@@ -151,16 +151,16 @@ def test_a_counter_alone_is_the_series(tmp_path: Path) -> None:
 
 def test_without_a_name_the_choice_must_be_single(tmp_path: Path) -> None:
     path = write(tmp_path / "log.csv", "step,loss,note,ratio\n0,1,a,2\n")
-    refused(path, "stream.column=None", "not set, and", "has 2 columns of numbers", "'loss'", "'ratio'")
+    refused(path, "stream.column: not set, and", "has 2 columns of numbers", "'loss'", "'ratio'")
     path = write(tmp_path / "later.csv", "loss,step\n1,0\n")
-    refused(path, "stream.column=None", "'loss'", "'step'")
+    refused(path, "stream.column: ", "'loss'", "'step'")
     path = write(tmp_path / "text.csv", "step,note,kind\n0,a,b\n")
-    refused(path, "stream.column=None", "not set, and", "has 0 columns of numbers", "'note'")
+    refused(path, "stream.column: not set, and", "has 0 columns of numbers", "'note'")
     path = write(tmp_path / "spoilt.csv", "step,loss,ratio\n0,1,2\n1,oops,3\n")
-    refused(path, "stream.column=None", "not set, and", "has 2 columns of numbers", "'loss'", "'ratio'")
+    refused(path, "stream.column: not set, and", "has 2 columns of numbers", "'loss'", "'ratio'")
     same(read_series(write(tmp_path / "void.csv", "step,loss,void\n0,1,\n1,2,\n")), [1, 2])
     path = write(tmp_path / "single.csv", "step,loss\n0,1\n1,oops\n")
-    refused(path, "stream.column=None", "'loss'", "'oops' in data row 2")
+    refused(path, "stream.column: ", "'loss'", "'oops' in data row 2")
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_npy_of_two_dimensions(tmp_path: Path, order: Any) -> None:
     same(read_series(path, 2), [NAN, INF])  # type: ignore[arg-type]
     same(read_series(path, numerator="0", denominator="1"), [0.5, NAN])
     refused(path, "stream.column='3'", "'0', '1', '2'", column="3")
-    refused(path, "stream.column=None", "not set, and", "has 3 columns of numbers", "'0', '1', '2'")
+    refused(path, "stream.column: not set, and", "has 3 columns of numbers", "'0', '1', '2'")
     same(read_series(save(tmp_path / "thin.npy", np.ones((2, 1)))), [1, 1])
 
 
@@ -407,7 +407,7 @@ def test_npy_of_fields(tmp_path: Path) -> None:
     ],
 )
 def test_npy_of_no_numbers(tmp_path: Path, array: Any, complaint: str) -> None:
-    refused(save(tmp_path / "log.npy", array), "stream.column=None", "log.npy", complaint)
+    refused(save(tmp_path / "log.npy", array), "stream.column: ", "log.npy", complaint)
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_parquet_columns(tmp_path: Path) -> None:
     refused(path, "stream.column='when'", "2024-01-02", "data row 1", column="when")
     refused(path, "stream.column='pair'", "data row 1", column="pair")
     refused(path, "stream.column='losses'", "did you mean 'loss'?", "'loss.mean'", column="losses")
-    refused(path, "stream.column=None", "'loss'")
+    refused(path, "stream.column: ", "'loss'")
 
 
 def test_parquet_with_one_series(tmp_path: Path) -> None:
@@ -530,7 +530,7 @@ def test_tensorboard_scalars(tmp_path: Path, tensors: bool) -> None:
     same(read_series(tmp_path, "norm"), [4, 0.5])
     same(read_series(tmp_path, numerator="loss", denominator="norm"), [0.25, 0.5])
     refused(tmp_path, "stream.column='lost'", "did you mean 'loss'?", "'norm'", column="lost")
-    refused(tmp_path, "stream.column=None", "not set, and", "has 2 columns of numbers", "'loss'", "'norm'")
+    refused(tmp_path, "stream.column: not set, and", "has 2 columns of numbers", "'loss'", "'norm'")
 
 
 @pytest.mark.parametrize("tensors", [False, True], ids=["simple", "tensor"])
@@ -621,3 +621,49 @@ def test_csv_and_npy_need_no_optional_package(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setitem(sys.modules, module, None)
     same(read_series(write(tmp_path / "log.csv", "x\n1\n")), [1])
     same(read_series(save(tmp_path / "log.npy", np.ones(2))), [1, 1])
+
+
+# JSON lines
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.ndjson", "log.jsonl.gz", "LOG.JSONL"])
+def test_json_lines(name: str, tmp_path: Path) -> None:
+    lines = '{"step": 0, "loss": 1.5, "lr": 1e-3}\n\n{"step": 1, "loss": null}\n'
+    path = write(tmp_path / name, lines + '{"step": 2, "loss": NaN, "lr": 2}\n{"step": 3, "loss": "2.5"}\n')
+    same(read_series(path, "loss"), [1.5, NAN, NAN, 2.5])
+    same(read_series(path, "lr"), [1e-3, NAN, 2, NAN])  # a key that is written now and then
+    same(read_series(path, numerator="loss", denominator="lr"), [1500, NAN, NAN, NAN])
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"loss": 1}\n{"loss": 2', "in line 2, which is no JSON;"),
+        ("1\n2\n", "'1' in line 1, which is no JSON object"),
+        ('[{"loss": 1}]', "in line 1, which is no JSON object"),
+        ("{}\n{}\n", "holds no data"),
+    ],
+)
+def test_what_are_no_json_lines(text: str, complaint: str, tmp_path: Path) -> None:
+    refused(write(tmp_path / "log.jsonl", text), "stream.path=", complaint)
+
+
+def test_a_nested_value_is_no_number(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.jsonl", '{"loss": {"train": 1}}\n')
+    refused(path, "stream.column='loss'", "in data row 1, which is no number", column="loss")
+
+
+# What a message says of the usual mistakes
+
+
+def test_decimals_behind_a_comma_are_told_and_not_guessed(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", "step;loss\n0;1,5\n1;2,5\n")
+    told = "its decimals stand behind a comma, which must be a point"
+    refused(path, told)
+    refused(path, told, column="loss")
+    assert told not in refused(write(tmp_path / "text.csv", "step,loss\n0,abc\n"), column="loss")
+
+
+def test_a_comment_above_the_names_is_told_by_what_is_below(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", "# my run\nstep,loss\n0,1\n")
+    refused(path, "has 2 cells in data row 1 under 1 name in the first line")

@@ -305,3 +305,10 @@ def test_the_first_bad_value_is_named_on_the_command_line(log: Callable[..., str
     path = log(loss=[1.0, 0.0, 2.0])
     message = refused("stream=recorded", f"stream.path={path}", "stream.column=loss")
     assert message == f"stream.domain=log_ratio: sample 2 is 0 in {path}; use stream.domain=ratio"
+
+
+def test_a_path_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves a tilde behind an equals sign as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "log.csv").write_text("loss\n1\n2\n")
+    assert Recorded(path="~/log.csv").paths == Recorded(path="~/l*.csv").paths == [tmp_path / "log.csv"]
