@@ -16,6 +16,7 @@ from experiments.composer import Composer
 from experiments.composer import Point as Composed
 from experiments.executors import Executor
 from experiments.plan import Panel, Point, Runs, collected, panels, wanted
+from experiments.recorded import Recorded
 from experiments.runner import StoppedError, standing
 from experiments.runs import Outcome, RunFolder
 from experiments.settings import Tune
@@ -23,7 +24,7 @@ from experiments.setup import Setup
 from experiments.store import Store, versions
 from experiments.streams import Stream
 from experiments.summaries import Rows, long_table, summarise
-from experiments.tables import latex
+from experiments.tables import latex, starred
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,10 @@ class Job:
         # In the order given: estimators are compared with, and matched to, the first one named.
         content: dict[str, Any] = plain(setup)
         content["estimators"] = list(content["estimators"].items())
-        content["stream"].pop("path", None)  # the samples themselves count, not where they lie
+        if isinstance(
+            setup.stream, Recorded
+        ):  # the samples themselves count, not where they lie, and their names
+            content["stream"]["path"] = [path.name for path in setup.stream.paths]
         content["samples"] = setup.stream.digest()
         return content
 
@@ -128,7 +132,8 @@ def _outcome(experiment: str, module: Any, found: Sequence[Panel], rows: Sequenc
     summary = summarise(table)
     report = module.report(found, summary)
     written = latex(summary, table, report.columns) if report.columns else ""
-    return Outcome(table, summary, report.text, report.figures, written)
+    text = starred(report.text, summary, table, report.columns) if report.columns else report.text
+    return Outcome(table, summary, text, report.figures, written)
 
 
 @dataclass

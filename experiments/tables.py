@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,39 @@ import pandas as pd
 
 from experiments.summaries import ANY, Column, best
 
+BEST = "* better than all others on its stream by the paired 95 % interval, with what ties with it."
+"""What the mark says that ``starred`` sets."""
 
-def markdown(summary: pd.DataFrame, columns: Sequence[Column]) -> str:
-    """Aligned Markdown: a row per setting and stream, a column per metric, means with half-widths."""
+
+def markdown(
+    summary: pd.DataFrame, columns: Sequence[Column], winners: Set[tuple[str, str, str, str]] = frozenset()
+) -> str:
+    """Aligned Markdown: a row per setting and stream, a column per metric, means with half-widths.
+
+    winners: stream, metric, estimator and parameters of what is marked, as ``best`` gives them.
+    """
     shown = _shown(summary, columns)
+    marked = {metric for _, metric, _, _ in winners}
     several = summary["stream"].nunique() > 1
     head = ["stream"] * several + ["estimator", "setting"]
     lines = [[*head, *(column.label for column in shown)]]
     for stream, estimator, parameters, own in _settings(summary):
         cells = [_cell(own.loc[c.metric]) if c.metric in own.index else "-" for c in shown]
+        full = str(own["parameters"].iloc[0])
+        for i, metric in enumerate(column.metric for column in shown):
+            mark = "*" if (stream, metric, estimator, full) in winners else " "
+            cells[i] += mark if metric in marked else ""
         lines.append([*[stream] * several, estimator, parameters, *cells])
     return aligned(lines, texts=len(head))
+
+
+def starred(text: str, summary: pd.DataFrame, table: pd.DataFrame, columns: Sequence[Column]) -> str:
+    """A text that holds the table of these columns, the best of each stream and column marked in it."""
+    winners = best(table, _shown(summary, columns))
+    plain = markdown(summary, columns)
+    if not winners or plain not in text:
+        return text
+    return text.replace(plain, f"{markdown(summary, columns, winners)}\n\n{BEST}", 1)
 
 
 def latex(summary: pd.DataFrame, table: pd.DataFrame, columns: Sequence[Column]) -> str:
@@ -188,19 +211,25 @@ def quantity(value: float, half: float) -> str:
 def aligned(lines: Sequence[Iterable[str]], texts: int = 2) -> str:
     """Aligned Markdown, the first line a header: so many columns to the left, the others to the right."""
     rows = [list(line) for line in lines]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = [max(width(row[i]) for row in rows) for i in range(len(rows[0]))]
     left = [i < texts for i in range(len(widths))]
+
+    def rooms(row: Sequence[str]) -> list[str]:
+        return [" " * (own - width(cell)) for cell, own in zip(row, widths, strict=True)]
+
     pad = [
-        [
-            cell.ljust(width) if text else cell.rjust(width)
-            for cell, width, text in zip(row, widths, left, strict=True)
-        ]
+        [cell + room if text else room + cell for cell, room, text in zip(row, rooms(row), left, strict=True)]
         for row in rows
     ]
-    rule = [
-        "-" * width if text else "-" * (width - 1) + ":" for width, text in zip(widths, left, strict=True)
-    ]
+    rule = ["-" * own if text else "-" * (own - 1) + ":" for own, text in zip(widths, left, strict=True)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [pad[0], rule, *pad[1:]])
+
+
+def width(text: str) -> int:
+    """Columns that a text takes on a terminal: two for a wide character, none for one on top of another."""
+    return sum(
+        0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF") for one in text
+    )
 
 
 def counted(number: int, what: str) -> str:

@@ -117,3 +117,16 @@ def test_a_constant_log_gets_an_answer(tmp_path: Path, kalmean: Callable[..., An
     ran = kalmean("experiment=recommend", "stream=recorded", f"stream.path={path}", "stream.column=loss")
     assert ran.code == 0, ran.err
     assert "all samples are equal" in ran.out
+
+
+def test_the_same_samples_under_another_name_are_called_by_it(
+    tmp_path: Path, kalmean: Callable[..., Any]
+) -> None:
+    """A run that is there already is shown again only where it is of files of these names."""
+    for name in ("one.csv", "other.csv", "elsewhere/one.csv"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("loss\n" + "".join(f"{2 + t % 7}\n" for t in range(40)))
+        ran = kalmean("experiment=recommend", "stream=recorded", f"stream.path={path}")
+        assert ran.out.startswith(f"recommend for {path.name}: ")
+        assert ("unchanged" in ran.out) == (name == "elsewhere/one.csv")

@@ -18,7 +18,17 @@ from scipy import stats
 from experiments import summaries
 from experiments.metrics import Measured
 from experiments.summaries import COLUMNS, Column, Rows, best, mean_interval, summarise
-from experiments.tables import differences, latex, markdown, quantity, verdict_of
+from experiments.tables import (
+    BEST,
+    aligned,
+    differences,
+    latex,
+    markdown,
+    quantity,
+    starred,
+    verdict_of,
+    width,
+)
 
 NAN = np.nan
 
@@ -696,3 +706,47 @@ def test_a_tabular_of_nasty_names_compiles(first: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
     assert (tmp_path / "table.pdf").stat().st_size > 1000
     assert re.search(rb"Undefined control sequence|Missing \$", done.stdout) is None
+
+
+# --- the mark of the best -----------------------------------------------------------------------------------
+
+
+def test_the_best_is_marked_where_latex_has_it_bold() -> None:
+    table = long_table(
+        {("a", "m"): [1.0, 1.1, 1.2], ("b", "m"): [2.0, 2.1, 2.2], ("c", "m"): [1.0, 1.1, 1.2]}
+    )
+    summary, columns = summarise(table), [Column("m", "M", better="less")]
+    plain = markdown(summary, columns)
+    text = starred(f"before\n\n{plain}\n\nafter", summary, table, columns)
+    assert text.startswith("before\n\n| estimator ")
+    assert text.endswith(f"|\n\n{BEST}\n\nafter")
+    rows = {line.split()[1]: line for line in text.splitlines() if line.startswith("| ")}
+    assert [name for name, line in rows.items() if line.endswith("* |")] == ["a", "c"]
+    assert latex(summary, table, columns).count("textbf") == 2
+    assert len({len(line) for line in rows.values()}) == 1
+    assert {line.index("±") for line in rows.values() if "±" in line} == {rows["a"].index("±")}
+
+
+def test_where_nothing_is_best_nothing_is_said() -> None:
+    table = long_table({("a", "m"): [1.0, 2.0, 3.0], ("b", "m"): [2.0, 1.0, 3.0]})
+    summary, columns = summarise(table), [Column("m", "M", better="less")]
+    text = f"{markdown(summary, columns)}\n"
+    assert starred(text, summary, table, columns) == text
+    assert starred("no table", summary, table, columns) == "no table"
+
+
+# --- the width of a text ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"), [("", 0), ("abc", 3), ("±", 1), ("ü", 1), ("u\u0308", 1), ("損失", 4)]
+)
+def test_width_is_in_columns_of_a_terminal(text: str, columns: int) -> None:
+    assert width(text) == columns
+
+
+def test_wide_characters_leave_columns_aligned() -> None:
+    lines = aligned(
+        [["series", "use", "x"], ["損失.csv", "ema", "1"], ["u\u0308.csv", "kalman", "22"]]
+    ).splitlines()
+    assert {width(line) for line in lines} == {width(lines[0])}
