@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import os
 import shutil
 import signal
@@ -11,6 +12,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
+
+from experiments import completion, groups
 
 LINES = 120
 """Of a summary that are printed; all are in its file."""
@@ -70,31 +73,56 @@ def _refused(problem: str) -> int:
     return 2
 
 
-def _main(arguments: list[str]) -> int:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="kalmean",
         description="Compare running estimators on the same streams; every setting is a Hydra override.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings, as seeds=20 or stream=recorded"
+    )
     parser.add_argument("-h", "--help", action="store_true", help="show groups, settings and useful commands")
     parser.add_argument(
         "-m", "--multirun", action="store_true", help="sweep: key=a,b runs each, with each of the others"
     )
     parser.add_argument("--cfg", action="store_true", help="print the configuration and stop")
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    parser.add_argument(
+        "--shell-completion", choices=completion.SHELLS, metavar="SHELL",
+        help=f"print what a shell is to source to complete settings: {', '.join(completion.SHELLS)}",
+    )  # fmt: skip
+    return parser
+
+
+def _main(arguments: list[str]) -> int:
+    parser = _parser()
+    if arguments[:1] == ["--complete"]:  # by the scripts of --shell-completion
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        print(
+            *(f"{word}\n" for word in completion.candidates(" ".join(arguments[1:]), flags)), sep="", end=""
+        )
+        return 0
     given = parser.parse_intermixed_args(arguments)  # options may stand between overrides
     if given.help:
         print(_help(parser))
         return 0
-
-    from experiments import job
-
-    if given.cfg:
-        print(job.Job.of(given.overrides, given.multirun).text, end="")
+    if given.version:
+        print(f"kalmean {importlib.metadata.version('kalmean')}")
         return 0
-    done = job.completed(given.overrides, given.multirun)
-    print(_first((done.path / "summary.md").read_text(encoding="utf-8"), done.path / "summary.md"))
+    if given.shell_completion:
+        print(completion.script(given.shell_completion), end="")
+        return 0
+
+    from experiments import config, job
+
+    overrides = [config.quoted(override) for override in given.overrides]
+    if given.cfg:
+        print(job.Job.of(overrides, given.multirun).text, end="")
+        return 0
+    done = job.completed(overrides, given.multirun)
+    print(_shown((done.path / "summary.md").read_text(encoding="utf-8"), done.path / "summary.md"))
     print(f"{'written' if done.fresh else 'unchanged, from an earlier run'}: {done.path}")
     if done.failures:
         some = f"{len(done.failures):,} cell{'s' if len(done.failures) > 1 else ''} failed"
@@ -109,8 +137,12 @@ def _main(arguments: list[str]) -> int:
     return 0
 
 
-def _first(text: str, path: Path) -> str:
+def _shown(text: str, path: Path) -> str:
     """A text that fits a few screens; of a longer one the beginning, and where the rest is."""
+    from experiments.terminal import fitted
+
+    if sys.stdout.isatty():
+        text = fitted(text, shutil.get_terminal_size().columns)
     lines = text.splitlines()
     if len(lines) <= LINES:
         return text
@@ -118,20 +150,24 @@ def _first(text: str, path: Path) -> str:
 
 
 def _help(parser: argparse.ArgumentParser) -> str:
-    from experiments import config
-
     lines = [parser.format_help(), "groups, chosen by group=name (estimators by a list of names):"]
-    for group in config.GROUPS:
+    for group in groups.GROUPS:
         lines.append(f"  {group}")
-        lines += [_entry(name, comment) for name, comment in config.options(group).items()]
-    keys = (config.folder() / "config.yaml").read_text(encoding="utf-8").partition("\n\n")[2]
+        lines += [_entry(name, comment) for name, comment in groups.options(group).items()]
+    keys = (groups.folder() / "config.yaml").read_text(encoding="utf-8").partition("\n\n")[2]
     lines += ["", "settings and their defaults:", *(f"  {line}" for line in keys.splitlines()), "", EXAMPLES]
     return "\n".join(lines)
 
 
 def _entry(name: str, comment: str) -> str:
-    width = max(60, min(110, shutil.get_terminal_size().columns - 1))
-    return textwrap.fill(comment, width, initial_indent=f"    {name:<20} ", subsequent_indent=" " * 25)
+    width = max(40, min(110, shutil.get_terminal_size().columns - 1))
+    room = 26 if width >= 80 else 4  # on a narrow terminal a name has a line of its own
+    filled = textwrap.fill(
+        comment, width, initial_indent=" " * (room + 5), subsequent_indent=" " * (room + 5)
+    )
+    if len(name) > room:
+        return f"    {name}\n{filled}"
+    return f"    {name:<{room}} {filled.lstrip()}"
 
 
 if __name__ == "__main__":

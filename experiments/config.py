@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from experiments import registry
+from experiments.groups import GROUPS as GROUPS
+from experiments.groups import PACKAGE as PACKAGE
+from experiments.groups import folder as folder
+from experiments.groups import options as options
 from experiments.settings import Match, Tune
 
-PACKAGE = Path(__file__).parent
-GROUPS = ("experiment", "stream", "estimators", "executor")
+NAMES = ("stream.path", "stream.column", "stream.numerator", "stream.denominator", "output")
+"""Settings that name a file or a column, whatever characters that has."""
 
 
 class ConfigError(ValueError):
@@ -54,12 +58,6 @@ class Root:
     output: str = "results"
 
 
-def folder() -> Path:
-    """Where the configuration groups are: in the package when installed, beside it in the repository."""
-    installed = PACKAGE / "conf"
-    return installed if installed.is_dir() else PACKAGE.parent / "conf"
-
-
 def recordings(pattern: str) -> str:
     """Path of the shipped recordings whose names match a pattern."""
     installed = PACKAGE / "recordings"
@@ -70,20 +68,6 @@ def recordings(pattern: str) -> str:
 def if_shipped(path: str, column: str | None, name: str) -> str | None:
     """A column of the shipped recordings where it is they that are read, and by no column of the caller's."""
     return name if column is None and str(path).startswith(recordings("")) else None
-
-
-def options(group: str) -> dict[str, str]:
-    """Choices of a group, each with the comment that opens its file."""
-    choices = {}
-    for path in sorted((folder() / group).glob("*.yaml")):
-        comment = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if not line.startswith("#"):
-                break
-            if not line.startswith("# @"):  # which is Hydra's
-                comment.append(line.lstrip("# "))
-        choices[path.stem] = " ".join(comment)
-    return choices
 
 
 def composed(overrides: Sequence[str]) -> tuple[DictConfig, str]:
@@ -142,6 +126,19 @@ def built(where: str, kind: Any, parameters: Mapping[str, Any]) -> Any:
         # Streams and experiments name their settings in full; an estimator knows no name of its row.
         message = str(error)
         raise ConfigError(message if message.startswith(where) else f"{where}: {message}") from error
+
+
+def quoted(override: str) -> str:
+    """An override; a name that Hydra's grammar cannot read, such as loss (train), is put in quotes."""
+    key, _, value = override.partition("=")
+    if key not in NAMES or not value:
+        return override
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + "\\'" * bool(found[2]), value)
+        return f"{key}='{escaped}'"
+    return override
 
 
 def text(config: DictConfig) -> str:
@@ -225,6 +222,21 @@ def _schema(kind: type, /, **more: Any) -> Any:
     return dataclasses.make_dataclass(f"{kind.__name__}Schema", made)
 
 
+def _below(config: Any, key: str) -> Iterator[str]:
+    """Settings of that name below the groups, in full, and the row of that name."""
+    for group in GROUPS:
+        own = config.get(group) if isinstance(config, DictConfig) else None
+        if not isinstance(own, DictConfig):
+            continue
+        if key in own:
+            yield f"{group}.{key}"
+        elif group == "estimators":
+            rows = {str(row): own._get_node(row) for row in own}
+            yield from (
+                f"{group}.{row}.{key}" for row, at in rows.items() if isinstance(at, DictConfig) and key in at
+            )
+
+
 def one_line(error: Exception) -> str:
     """Say which setting, which value and what would be valid; Hydra's own texts run over many lines."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -238,6 +250,8 @@ def one_line(error: Exception) -> str:
     if first.startswith("Could not append to config"):
         return f"{str(error).rpartition('+')[2].strip().rstrip(chr(39))} sets what is there; leave out its +"
     if isinstance(error, OverrideParseException):
+        if isinstance(error.override, str) and Path(error.override).is_file():
+            return f"{error.override} is no setting; write stream=recorded stream.path={error.override}"
         return f"cannot read {error.override!r}; write key=value, as in seeds=20 or estimators=[ema,kalman]"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         parent, _, key = (cause.full_key or "").rpartition(".")
@@ -246,6 +260,9 @@ def one_line(error: Exception) -> str:
         others = [name for name, kind in registry.stream_kinds().items() if key in _fields(kind)]
         if parent == "stream" and others:
             return f"stream.{key} is a setting of stream={' or stream='.join(others)}; choose that too"
+        deeper = [] if parent else list(_below(cause.parent_node, key))
+        if deeper:
+            return f"{where}; did you mean {' or '.join(deeper[:4])}?"
         return f"{where}; {registry.nearest(key, valid)}"
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         message = str(cause.msg).partition("\n")[0]

@@ -265,7 +265,7 @@ def test_built_names_what_is_wrong() -> None:
         ("seeds", ["cannot read 'seeds'", "key=value"]),
         ("=5", ["cannot read '=5'", "key=value"]),
         ("estimators=[ema", ["cannot read 'estimators=[ema'", "key=value"]),
-        ("stream.path=a(b.csv", ["cannot read 'stream.path=a(b.csv'"]),
+        ("stream.s=a(b.csv", ["cannot read 'stream.s=a(b.csv'"]),
         ("seeds=1,2", ["seeds=1,2 names several values"]),
         ("stream=ramp,step", ["stream=ramp,step names several values"]),
         ("stream=[ramp,step]", ["stream=[ramp,step] is not valid", "ramp", "step"]),
@@ -355,3 +355,58 @@ def test_an_executor_that_there_is_not_is_refused(override: str, message: str) -
     with pytest.raises(ConfigError) as caught:
         Job.of([override])
     assert str(caught.value) == message
+
+
+# --- names of files and columns -----------------------------------------------------------------------------
+
+
+NAMES = ["loss (train)", "a=b", "ü", "it's", "back\\", "x\\'", "[a", "100 %", "loss: train"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "train/loss", "run-1 - train/loss"])
+def test_a_column_may_have_any_name(name: str) -> None:
+    (read,) = config.parsed([config.quoted(f"stream.column={name}")])
+    assert read.value() == name
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["stream.column=loss", "stream.column='a b'", "stream.s=(", "seeds", "stream.column=", "stream.path=a,b"],
+)
+def test_what_can_be_read_and_what_is_no_name_is_left_as_it_is(override: str) -> None:
+    assert config.quoted(override) == override
+
+
+def test_a_column_of_any_name_is_found(kalmean: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "my (log).csv").write_text(
+        "step,loss (train)\n" + "".join(f"{t},{2 + t % 7}\n" for t in range(40))
+    )
+    ran = kalmean(
+        "experiment=recommend", "stream=recorded", "stream.path=my (log).csv", "stream.column=loss (train)"
+    )
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("recommend for loss (train) of my (log).csv: 40 samples")
+
+
+# --- what a beginner writes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "beta=0.9",
+            "'beta' is not a setting; did you mean estimators.ema.beta or estimators.debiased_ema.beta?",
+        ),
+        ("ema.beta=0.9", "'ema' is not a setting; did you mean estimators.ema?"),
+        ("domain=ratio", "'domain' is not a setting; did you mean stream.domain?"),
+        ("kalman.q=1", "'kalman' is not a setting; did you mean estimators.kalman?"),
+    ],
+)
+def test_a_key_without_its_group_is_told_in_full(refused: Refused, override: str, expected: str) -> None:
+    assert refused(override) == expected
+
+
+def test_a_file_alone_is_told_how_to_be_read(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("loss\n1\n2\n")
+    assert refused("log.csv") == "log.csv is no setting; write stream=recorded stream.path=log.csv"

@@ -373,3 +373,23 @@ def test_the_witness_ties_with_kalman(kalmean: Kalmean) -> None:
     assert len(wide) == 15 * 2
     np.testing.assert_allclose(wide["filterpy_kalman"], wide["kalman"], rtol=1e-9, atol=1e-9)
     assert ran.out.count("tie: filterpy_kalman") >= 5
+
+
+def test_the_version(kalmean: Kalmean) -> None:
+    ran = kalmean("--version")
+    assert (ran.code, ran.err) == (0, "")
+    assert re.fullmatch(r"kalmean \d+\.\d+\S*\n", ran.out)
+
+
+@pytest.mark.parametrize("columns", [40, 60, 79, 80, 120, 200])
+def test_help_fits_the_terminal(kalmean: Kalmean, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    groups = (
+        kalmean("--help")
+        .out.partition("groups, chosen")[2]
+        .partition("settings and their")[0]
+        .splitlines()[1:]
+    )
+    assert max(map(len, groups)) < min(max(columns, 41), 111)
+    texts = [line for line in groups if line.startswith("        ")]
+    assert len({len(line) - len(line.lstrip()) for line in texts}) == 1  # one column, whatever the names
