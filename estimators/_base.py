@@ -140,7 +140,9 @@ class BaseEstimator(ByValue, ABC):
     def init(self, x0: Any, *, dtype: Any = None) -> Any:
         """State before any sample, shaped as x0 broadcast with the parameters.
 
-        Python floats for one channel, float64 arrays for more; ``dtype`` changes that of the mean.
+        Python floats for one channel, float64 arrays for more; ``dtype`` changes that of the mean. Raises
+        ValueError for a shape that does not broadcast with the parameters', or another dtype than float64 and
+        float32, TypeError for text and complex numbers.
         """
         adapter = adapter_of(type(x0))
         if adapter is not None:
@@ -318,7 +320,11 @@ class BaseEstimator(ByValue, ABC):
         return run.state
 
     def tracker(self, state: Any = None, *, on_infinite: OnInfinite = "raise") -> Tracker:
-        """Return the mutable form for training loops, from ``state`` or from the start."""
+        """Return the mutable form for training loops, from ``state`` or from the start.
+
+        on_infinite: as in ``filter``, for every sample. Raises TypeError for a state of another estimator,
+        ValueError for one whose fields do not fit together.
+        """
         check_on_infinite(on_infinite)
         if state is not None:
             state = _released(opened := self._opened(state), opened.mean.dtype)
@@ -328,7 +334,10 @@ class BaseEstimator(ByValue, ABC):
         return Tracker(self, state, on_infinite=on_infinite)
 
     def to_dict(self, state: Any) -> dict[str, Any]:
-        """Plain data (strict JSON can carry it) from which from_dict restores the state bit for bit."""
+        """Plain data (strict JSON can carry it) from which from_dict restores the state bit for bit.
+
+        Raises TypeError for a state of another estimator.
+        """
         opened = self._opened(state)
         return _saving.pack(self, _released(opened, opened.mean.dtype))
 

@@ -177,9 +177,10 @@ class _Exponential(Recursive, SettledGain):
 class EMA(_Exponential):
     """Exponential moving average, mean += (1 - beta) (x - mean).
 
-    beta in [0, 1); initial: the mean before the first sample, None to start at the first sample. A missing
-    sample changes nothing; for samples known to be dt steps apart beta is beta^dt. Raises ValueError for
-    parameters outside these ranges.
+    beta in [0, 1); initial: the mean before the first sample, in the stream's unit, None to start at the
+    first sample. A missing sample changes nothing; for samples known to be dt steps apart beta is beta^dt.
+    ``EMA.from_half_life(50)`` and its like take what else the field knows beta by. Raises ValueError for
+    parameters outside these ranges. Roberts (1959), Technometrics 1 (geometric moving averages).
     """
 
     initial: Parameter | None = 0.0

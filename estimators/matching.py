@@ -36,6 +36,7 @@ def matched(
         raise TypeError(f"{given.__name__} is a class; matched needs a setting of it, such as EMA(0.99)")
     for owner, name, label in ((given, quantity, type(given)), (cls, constructor, cls)):
         if not hasattr(owner, name):
-            raise TypeError(f"{label.__name__} cannot be matched by {by}: it has no {name}")
+            hint = "" if hasattr(owner, "traits") else "; give an estimator, such as EMA(0.99)"
+            raise TypeError(f"{label.__name__} cannot be matched by {by}: it has no {name}{hint}")
     estimator: T = getattr(cls, constructor)(getattr(given, quantity), **parameters)
     return estimator

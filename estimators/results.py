@@ -94,8 +94,9 @@ class Run:
 class FilterResult(Shown):
     """Estimates of one stream, shape (T, *channels); pandas where the stream was pandas.
 
-    ``mean`` after each sample; ``state`` to go on from. Everything else, ``variance`` and ``gain`` among it,
-    is computed when first asked, from the stream and from these arrays (``out`` among them) as they are then.
+    ``mean`` after each sample, in the stream's unit; ``state`` to go on from. Everything else, ``variance``
+    and ``gain`` among it, is computed when first asked, from the stream and from these arrays (``out`` among
+    them) as they are then.
     """
 
     mean: Any
@@ -229,7 +230,10 @@ class FilterResult(Shown):
 
 @dataclass(frozen=True, eq=False)
 class Score(Shown):
-    """Errors of a stream's estimates, reduced over time; numbers for one channel, arrays for more."""
+    """Errors of a stream's estimates, reduced over time; numbers for one channel, arrays for more.
+
+    n: samples; bias and rmse in the stream's unit, NaN where nothing was counted.
+    """
 
     n: Any
     """Samples counted."""
@@ -254,7 +258,10 @@ class Score(Shown):
 
 @dataclass(frozen=True, eq=False)
 class SmoothResult(Shown):
-    """Estimates of one stream given all of it, shape (T, *channels); pandas where the stream was pandas."""
+    """Estimates of one stream given all of it, shape (T, *channels); pandas where the stream was pandas.
+
+    ``mean`` of the level at each sample, in the stream's unit; ``variance`` of its error, in that squared.
+    """
 
     mean: Any
     variance: Any

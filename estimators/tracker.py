@@ -16,7 +16,7 @@ class Tracker(Shown):
     """An estimator that keeps its state: ``update(x)`` returns the new mean.
 
     Starts from ``state``, or takes its shape from the first sample. Every update makes a new state, so a mean
-    that was handed out never changes.
+    that was handed out never changes. ``estimator.tracker()`` makes one, and checks the state.
     """
 
     __slots__ = ("_on_infinite", "_started", "estimator", "state")

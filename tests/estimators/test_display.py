@@ -275,6 +275,7 @@ def test_a_tracker_shows_its_state() -> None:
     tracker = Kalman(0.1, 1.0).tracker()
     tracker.update(2.0)
     assert repr(tracker) == "Tracker(Kalman(q=0.1, r=1.0), mean=2.0)"
+    assert not hasattr(tracker, "__dict__")  # as small as before it could show itself
     assert Table(tracker._repr_html_()).rows == {
         "estimator": "Kalman(q=0.1, r=1.0)",
         "mean": "2.0",

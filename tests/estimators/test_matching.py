@@ -151,7 +151,11 @@ def test_limits() -> None:
         (lambda: matched(MovingAverage, EMA([0.5, 0.9]), by="mse"), ValueError, "does not broadcast"),
         (lambda: matched(Kalman, EMA(0.0)), ValueError, "noise_gain=1.0 is not valid"),
         (lambda: matched(Kalman, EMA(0.0), by="mse"), ValueError, "s=inf is not valid"),
-        (lambda: matched(MovingAverage, 0.99), TypeError, "float cannot be matched by noise_gain"),
+        (
+            lambda: matched(MovingAverage, 0.99),
+            TypeError,
+            "it has no noise_gain; give an estimator, such as",
+        ),
         (lambda: matched(dict, EMA(0.5)), TypeError, "dict cannot be matched by noise_gain"),
     ],
 )
