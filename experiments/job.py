@@ -74,10 +74,11 @@ class Job:
         # In the order given: estimators are compared with, and matched to, the first one named.
         content: dict[str, Any] = plain(setup)
         content["estimators"] = list(content["estimators"].items())
-        if isinstance(
-            setup.stream, Recorded
-        ):  # the samples themselves count, not where they lie, and their names
-            content["stream"]["path"] = [path.name for path in setup.stream.paths]
+        content["stream"].pop("path", None)  # the samples themselves count, not where they lie
+        if isinstance(setup.stream, Recorded) and not hasattr(
+            registry.experiment(self.experiment), "measure"
+        ):
+            content["names"] = [path.name for path in setup.stream.paths]  # which its report calls them by
         content["samples"] = setup.stream.digest()
         return content
 
