@@ -52,9 +52,9 @@ def simplex(values: Shares) -> Shares:
 
 
 def clipped(shares: Shares, floor: float) -> Shares:
-    """max(w, floor) over the sum: each is at least floor / (1 + (K - 1) floor)."""
+    """max(w, floor) over the sum, (..., K): each is at least floor / (1 + (K - 1) floor)."""
     raised = np.maximum(shares, floor)
-    bounded: Shares = raised / raised.sum()
+    bounded: Shares = raised / raised.sum(axis=-1, keepdims=True)
     return bounded
 
 

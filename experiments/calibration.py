@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import textwrap
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from experiments.plan import Panel
 from experiments.runs import Report
 from experiments.streams import GradientRatio, Stream, is_plain_walk
 from experiments.summaries import Column
-from experiments.tables import aligned, counted, quantity
+from experiments.tables import aligned, counted, quantity, wrapped
 
 LEVELS = (0.5, 0.9, LEVEL)
 """Of the intervals that are checked."""
@@ -199,9 +198,9 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
         found.table("nis", "nis_within", "nees"),
         "Share of repetitions in which a wrong filter is noticed:",
         found.table("flagged", BY_RATIO, "most_powerful_rejects"),
-        "\n".join(map(_wrapped, _notes(found))),
+        "\n".join(map(wrapped, _notes(found))),
     ]
-    if goals := [_wrapped(f"- {goal}", "  ") for goal in _goals(found)]:
+    if goals := [wrapped(f"- {goal}", "  ") for goal in _goals(found)]:
         text += ["Goals, set for 1,000 samples; of several figures the worst:", "\n".join(goals)]
     figures = {"calibration": _figure(found)} if np.isfinite(summary["mean"]).any() else {}
     return Report("\n\n".join(text) + "\n", figures, COLUMNS)
@@ -315,10 +314,6 @@ def _cell(one: Any) -> str:
 
 def _told(one: Any) -> str:
     return quantity(one["mean"], one["high"] - one["mean"])
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _notes(found: Found) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,11 +20,9 @@ from experiments.runs import Outcome
 from experiments.setup import Setup
 from experiments.streams import Array
 from experiments.summaries import Rows, long_table, mean_interval
-from experiments.tables import aligned, counted, quantity
+from experiments.tables import aligned, counted, quantity, wrapped
 
 SHIPPED = Path(__file__).parent / "claims.csv"
-WIDTH = 110
-"""Characters of a line of text."""
 RANKS = list(Verdict)
 TINY = 1e-12
 """Of any unit that is claimed: what rounding leaves of zero."""
@@ -283,4 +280,4 @@ def _counts(found: Sequence[Judged]) -> dict[Verdict, int]:
 
 
 def _item(text: str) -> str:
-    return textwrap.fill(f"- {text}", WIDTH, subsequent_indent="  ", break_long_words=False)
+    return wrapped(f"- {text}", "  ")

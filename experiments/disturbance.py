@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,7 @@ from experiments.plan import Panel
 from experiments.runs import Report
 from experiments.streams import Array
 from experiments.summaries import Column
-from experiments.tables import aligned, counted, quantity, verdict_of
+from experiments.tables import aligned, counted, quantity, verdict_of, wrapped
 
 REMOVED = 1e-10
 """Share of a sinusoid below which what is left is rounding."""
@@ -183,7 +182,7 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
 
 
 def _bullets(said: Sequence[str]) -> str:
-    return "\n".join(textwrap.fill(f"- {one}.", 110, subsequent_indent="  ") for one in said)
+    return "\n".join(wrapped(f"- {one}.", "  ") for one in said)
 
 
 class Found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from experiments.domain_findings import FACTOR, FLOOR_SHARE, FLOORED, ODDS_RMSE,
 from experiments.domain_ways import Point, Way
 from experiments.figures import line, styled
 from experiments.summaries import Column
-from experiments.tables import aligned, counted, quantity, verdict_of
+from experiments.tables import aligned, counted, quantity, verdict_of, wrapped
 
 MARKS = {"tie": "=", "": "*"}
 SIDE = 5
@@ -160,11 +159,11 @@ def _cell(found: Findings, point: Point, name: str, way: Way, column: Column, ma
 
 
 def _filled(text: str) -> str:
-    return textwrap.fill(text, 108)
+    return wrapped(text)
 
 
 def _bulleted(sentence: str) -> str:
-    return textwrap.fill(sentence, 108, initial_indent="- ", subsequent_indent="  ")
+    return wrapped(sentence, "  ", "- ")
 
 
 def figures(found: Findings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from estimators.shares import clipped
 from experiments.streams import Array, Domain, GradientRatio
 
 
@@ -19,12 +20,8 @@ def weight_of(log_odds: Any) -> Any:
 
 
 def floored(weight: Any, floor: float) -> Any:
-    """The weight of the first of two tasks after both are raised to the floor and made to sum to 1.
-
-    As ``estimators.shares.clipped``, for whole arrays of weights.
-    """
-    first, second = np.maximum(weight, floor), np.maximum(1.0 - weight, floor)
-    return first / (first + second)
+    """The weight of the first of two tasks after both are raised to the floor and made to sum to 1."""
+    return clipped(np.stack([weight, 1.0 - weight], axis=-1), floor)[..., 0]
 
 
 class Way(ABC):
@@ -101,16 +98,8 @@ class Together(Way):
             return -np.log(mean) if self.domain is Domain.ratio else np.log(mean) - np.log1p(-mean)
 
     def means(self, ratio: float, r: float) -> list[float]:
-        """Of a normal, a lognormal, and a logistic of a normal, by quadrature."""
-        if self.domain is Domain.log_ratio:
-            return [float(np.log(ratio))]
-        if self.domain is Domain.ratio:
-            return [float(ratio * np.exp(0.5 * r))]
-        # The sum over equal steps errs by exp(-2 pi^2 / (step sd)) here, less than any rounding.
-        z = np.linspace(-12.0, 12.0, 1001)
-        density = np.exp(-0.5 * z**2)
-        weights = self.domain.of_log_ratio(np.log(ratio) + np.sqrt(r) * z)
-        return [float(density @ weights / density.sum())]
+        """The domain's own."""
+        return [self.domain.moments(ratio, r)[0]]
 
     def variances(self, stream: GradientRatio) -> list[float]:
         """The stream's own in the domain."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from experiments.settings import BUDGET, TUNING_STREAMS, Tune, Tuner, at_noise_g
 from experiments.setup import Setup, setting
 from experiments.streams import Array, GradientRatio, is_plain_walk
 from experiments.summaries import Column, Rows, long_table, mean_interval, summarise
-from experiments.tables import aligned, counted, latex, quantity
+from experiments.tables import aligned, counted, latex, quantity, wrapped
 
 RMSE = Column("rmse", "RMSE", better="less")
 SETTLED = 30.0
@@ -311,4 +310,4 @@ def _each(values: Sequence[float], low: float, high: float, least: int = 1) -> b
 
 
 def _bullets(said: Sequence[str]) -> str:
-    return "\n".join(textwrap.fill(f"- {one}.", 110, subsequent_indent="  ") for one in said)
+    return "\n".join(wrapped(f"- {one}.", "  ") for one in said)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,7 +15,7 @@ from experiments.problems import Characters
 from experiments.setup import Setup
 from experiments.streams import Array
 from experiments.summaries import mean_interval
-from experiments.tables import aligned, counted, quantity
+from experiments.tables import aligned, counted, quantity, wrapped
 from experiments.training import (
     ADAMS,
     BASELINE,
@@ -60,16 +59,16 @@ def written(
     """Put tables and findings together, in lines of at most 110 columns."""
     chosen: Parameters = setup.parameters
     blocks = [
-        _wrapped(
+        wrapped(
             f"optimiser: whether better filtered gradients train better; {counted(chosen.steps, 'step')}, "
             f"{counted(setup.seeds, 'seed')} (weights, batches, noise), root seed {setup.root_seed}."
         ),
-        "\n".join(_wrapped(f"- {name}: {REGIMES[name].words}", "  ") for name in chosen.regimes),
+        "\n".join(wrapped(f"- {name}: {REGIMES[name].words}", "  ") for name in chosen.regimes),
     ]
     if moments:
         blocks += _of_moments(chosen, moments, summary)
     blocks.append(
-        _wrapped(
+        wrapped(
             "Training, no weight decay. Of each preset the learning rate of least mean validation NLL at "
             f"the end, on a grid of factor {chosen.factor:.4g}, with a lower and a higher rate tried; the "
             "test NLL there is reported. Differences are paired by seed, less is better; ± is half of a 95 % "
@@ -88,7 +87,7 @@ def written(
             }
             if own:
                 blocks += _of_training(schedule, own)
-    told = [_wrapped(f"- {said}", "  ") for said in _findings(streams, moments)]
+    told = [wrapped(f"- {said}", "  ") for said in _findings(streams, moments)]
     blocks += ["Verdicts:", "\n".join(told)] if told else []
     return "\n\n".join(blocks) + "\n"
 
@@ -101,7 +100,7 @@ def _of_moments(chosen: Parameters, moments: Sequence[Judged], summary: pd.DataF
     def row(title: str, values: Iterator[Array | None], finest: float = FINEST) -> list[str]:
         return [title, *("-" if value is None else _quantity(value, finest) for value in values)]
 
-    yield _wrapped(
+    yield wrapped(
         f"Squared error of a moment over the squared gradient of the whole training set, after "
         f"{counted(chosen.warmup, 'step')} of Adam at a rate of {LEARNING_RATE:g}; "
         "an estimate of 0 has an error of 1:"
@@ -134,14 +133,14 @@ def _of_moments(chosen: Parameters, moments: Sequence[Judged], summary: pd.DataF
         task.regime for task, found in moments if min(one.nmse.mean() for one in found.values()) >= 1.0
     ]
     if useless:
-        yield _wrapped(
+        yield wrapped(
             f"On {', '.join(useless)} no moment errs less than an estimate of 0, of which the ratio would be "
             "below 1: a small ratio there does not say that a moment knows the gradient."
         )
     verdicts = [said for goal in GOALS if (said := _verdict(goal, summary))]
     if verdicts:
         yield "Goals, for batches of 32 or fewer, untuned:"
-        yield "\n".join(_wrapped(f"- {said}", "  ") for said in verdicts)
+        yield "\n".join(wrapped(f"- {said}", "  ") for said in verdicts)
 
 
 def _verdict(goal: Goal, summary: pd.DataFrame) -> str:
@@ -299,10 +298,6 @@ def _quantity(values: Array, finest: float) -> str:
     if high - mean < 0.5 * finest:
         return f"{mean:.3f}"
     return quantity(mean, max(high - mean, finest) if np.isfinite(high) else high - mean)
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _marked(beta: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,7 +43,7 @@ from experiments.recall_tasks import (
 from experiments.setup import Setup
 from experiments.streams import Array
 from experiments.summaries import Column, mean_interval
-from experiments.tables import aligned, counted, quantity, verdict_of
+from experiments.tables import aligned, counted, quantity, verdict_of, wrapped
 
 if TYPE_CHECKING:
     from experiments.recall import Parameters
@@ -103,31 +102,31 @@ def written(found: Found, setup: Setup, summary: pd.DataFrame, goals: Iterable[s
     """Put tables, goals and findings together, in lines of at most 110 columns."""
     chosen: Parameters = setup.parameters
     blocks = [
-        _wrapped(
+        wrapped(
             "recall: what EMA traces with gains of 0.5, 0.1 and 0.02 keep of a sequence of tokens; "
             f"{counted(setup.seeds, 'repetition')} (embeddings, sequences, noise), root seed "
             f"{setup.root_seed}. Every memory has unit variance and bears Gaussian noise of sd sigma. "
             "Predictors: linear is multinomial logistic regression; stronger are an MLP (64, 64), 25 "
             "nearest neighbours (kNN) and boosted trees. Accuracy: share named rightly."
         ),
-        _wrapped(
+        wrapped(
             f"Roles: which of five roles a noun has, from the {CONTEXT} tokens before it, in a grammar of "
             f"four templates; sigma {ROLE_NOISE:g}, {chosen.roles:,} nouns, a quarter of them held out:"
         ),
         _roles_table(summary),
-        _wrapped(
+        wrapped(
             f"± is half of a 95 % interval over the repetitions (Student's t), n = {setup.seeds}; "
             "differences are paired; * their interval excludes 0; = a tie: all of it is within "
             f"{ACCURACY.margin:g}. The GRU reads all tokens without noise"
             + ("." if has_torch_rows(found) else "; it has no row, as torch is not installed.")
         ),
-        _wrapped(
+        wrapped(
             f"Identity: which of {IDENTITY_KINDS} tokens stood at a lag, chance 0.25, sequences of "
             f"{IDENTITY_LENGTH}, {chosen.identity:,} to learn from, {TESTED:,} to test. The ceiling is "
             "exact: the posterior over all 65,536 sequences. Accuracy:"
         ),
         _identity_table(found, [CEILING, *ROWS.values()]),
-        _wrapped(
+        wrapped(
             f"Where identity is lost, in nats, of {ENTROPY:.3f} that a token has. State: loss at the "
             "ceiling, which no predictor can win back. Linear, best: what the linear predictor, and the "
             "best stronger one (chosen on other sequences), lose beyond that. Closed: share of the linear "
@@ -135,14 +134,14 @@ def written(found: Found, setup: Setup, summary: pd.DataFrame, goals: Iterable[s
             "within two standard errors. Gain: accuracy of the best one less the linear one's:"
         ),
         _loss_table(found),
-        _wrapped(
+        wrapped(
             f"Payload: which of {PAYLOADS} tokens followed a marker, chance {CHANCE:g}, by the lag of that "
             f"token before the last of {PAYLOAD_LENGTH}; sigma {PAYLOAD_NOISE:g}, {chosen.payloads:,} "
             "sequences for each lag, a quarter of them held out. The predictor is told the lag, save in "
             "the last column:"
         ),
         *(_payload_table(found, some) for some in (LAGS[:4], LAGS[4:])),
-        _wrapped(
+        wrapped(
             "The gate set by hand writes the three traces after a marker alone"
             + (
                 "; the learned gate has one gain for each token before the one that is written, learned by "
@@ -153,18 +152,18 @@ def written(found: Found, setup: Setup, summary: pd.DataFrame, goals: Iterable[s
             + " Decoded: the token that weighs most in the fast trace is taken off, and again; it is "
             "told the code, and learns nothing."
         ),
-        _wrapped(
+        wrapped(
             "Without noise: newest tokens of 16 kinds that are decoded from a one-hot trace before the "
             "first error, by the format that the trace is kept in (fewest of all sequences). Below a gain "
             "of 1/2 this decoder may err without any rounding:"
         ),
         _precision_table(found),
         "Goals:",
-        "\n".join(_wrapped(f"- {said}", "  ") for said in goals),
+        "\n".join(wrapped(f"- {said}", "  ") for said in goals),
         "What the data-processing inequality shows, and what not:",
-        "\n".join(_wrapped(f"- {said}", "  ") for said in inequality(found)),
+        "\n".join(wrapped(f"- {said}", "  ") for said in inequality(found)),
         "Also:",
-        "\n".join(_wrapped(f"- {said}", "  ") for said in findings(found)),
+        "\n".join(wrapped(f"- {said}", "  ") for said in findings(found)),
         str(agreement(summary)),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -329,7 +328,3 @@ def told(values: Array) -> str:
 
 def _percent(values: Array) -> str:
     return f"{told(100.0 * values)} %"
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

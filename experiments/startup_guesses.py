@@ -13,7 +13,7 @@ from experiments.agreement import closed_form
 from experiments.figures import line, styled
 from experiments.metrics import Measured
 from experiments.setup import Setup, setting
-from experiments.streams import Array
+from experiments.streams import Array, Domain
 from experiments.summaries import CONFIDENCE, Rows
 from experiments.tables import aligned, quantity
 
@@ -105,7 +105,7 @@ def equal_shares(setup: Setup) -> Iterator[Rows]:
             for name, estimator in kinds.items():
                 error = np.asarray(estimator.filter(raw).mean)[at] - 1.0 / tasks
                 squares[name].append((error**2).mean(axis=(1, 2)))
-        variance = share_moments(1.0, chosen.log_sd)[1] ** 2
+        variance = Domain.weight.moments(1.0, chosen.log_sd**2)[1]
         for name, estimator in kinds.items():
             values, u = np.array(squares[name]), float(estimator.beta) ** (at + 1.0)
             share = settled_share(float(estimator.beta))
@@ -133,15 +133,6 @@ def _raw_shares(chosen: Parameters, tasks: int, root_seed: int, repetition: int)
     inverse = np.exp(-log_norms)
     raw: Array = inverse / inverse.sum(axis=2, keepdims=True)
     return raw
-
-
-def share_moments(ratio: float, log_sd: float) -> tuple[float, float]:
-    """Mean and standard deviation of the larger share of two tasks, their norms' log ratio being Gaussian."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
-    shares = np.exp(-np.logaddexp(0.0, -np.log(ratio) - log_sd * nodes))
-    weights = weights / weights.sum()
-    mean = float(weights @ shares)
-    return mean, float(np.sqrt(weights @ (shares - mean) ** 2))
 
 
 # --- what is told -------------------------------------------------------------------------------------------
@@ -213,7 +204,8 @@ def table_of_ratios(chosen: Parameters) -> str:
     """From which to which sample debiasing helps two tasks that start at 1/2, by the ratio of norms."""
     lines = [["ratio", "mean raw share", "sd", "d", *(f"beta {beta:g}" for beta in chosen.betas)]]
     for ratio in RATIOS:
-        mean, sd = share_moments(ratio, chosen.log_sd)
+        small, variance = Domain.weight.moments(ratio, chosen.log_sd**2)
+        mean, sd = 1.0 - small, variance**0.5
         distance = abs(mean - 0.5) / sd if ratio != 1.0 else 0.0
         spans = (debiasing_helps(beta, distance) for beta in chosen.betas)
         cells = ("none" if span is None else f"{span[0]:,.0f} to {span[1]:,.0f}" for span in spans)

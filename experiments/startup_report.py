@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from experiments.startup_guesses import (
     table_of_ratios,
     table_of_shares,
 )
-from experiments.tables import aligned
+from experiments.tables import aligned, wrapped
 
 if TYPE_CHECKING:
     from experiments.startup import Case, Exact, Parameters
@@ -64,13 +63,9 @@ def blocks_of_text(walks: Sequence[Case], levels: Sequence[Case], seen: Any, set
         "Two tasks whose norms' ratio has another median, from 1/2: samples at which the debiased EMA errs "
         "less, exact, against the mean raw share, which is d of its sd from 1/2:",
         table_of_ratios(chosen),
-        "\n".join(_wrapped(told, "  ") for told in conclusions(walks, levels)),
+        "\n".join(wrapped(told, "  ") for told in conclusions(walks, levels)),
     ]
-    return [block if "\n" in block else _wrapped(block) for block in blocks]
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return [block if "\n" in block else wrapped(block) for block in blocks]
 
 
 def _table_of_errors(cases: Sequence[Case], seen: Any, chosen: Parameters) -> str:

@@ -40,6 +40,25 @@ class Domain(StrEnum):
             ratio: Array = np.exp(log_ratio)
             return ratio if self is Domain.ratio else 1.0 / (1.0 + ratio)
 
+    def moments(self, median: float, r: float) -> tuple[float, float]:
+        """Mean and variance of a ratio of this median whose logarithm has Gaussian noise of variance r.
+
+        A normal's, a lognormal's, and those of the logistic of a normal, by the sum over equal steps, which
+        errs less than rounding does for sqrt(r) up to 5: Trefethen and Weideman (2014), SIAM Review 56(3).
+        """
+        if self is Domain.log_ratio:
+            return float(np.log(median)), r
+        if self is Domain.ratio:
+            with np.errstate(over="ignore", invalid="ignore"):
+                mean = float(median * np.exp(0.5 * r))
+                return mean, float(mean**2 * np.expm1(r))
+        z = np.linspace(-12.0, 12.0, 1001)
+        density = np.exp(-0.5 * z**2)
+        density /= density.sum()
+        weights = self.of_log_ratio(np.log(median) + np.sqrt(r) * z)
+        mean = float(density @ weights)
+        return mean, float(density @ (weights - mean) ** 2)
+
 
 @dataclass(frozen=True)
 class Realisations:
@@ -207,11 +226,7 @@ class GradientRatio(Synthetic):
         """
         if self.domain is Domain.log_ratio or self.r == 0.0:
             return self.r or 1.0
-        nodes, weights = np.polynomial.hermite_e.hermegauss(64)
-        values = self.domain.of_log_ratio(np.log(self.median) + np.sqrt(self.r) * nodes)
-        share = weights / weights.sum()
-        with np.errstate(over="ignore", invalid="ignore"):
-            variance = float(share @ (values - share @ values) ** 2)
+        variance = self.domain.moments(self.median, self.r)[1]
         self._require("r", np.isfinite(variance), f"smaller in domain {self.domain}, or noise_variance set")
         return variance
 

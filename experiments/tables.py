@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any
@@ -12,6 +13,8 @@ import pandas as pd
 
 from experiments.summaries import ANY, Column, best
 
+WIDTH = 110
+"""Columns of a page of text."""
 BEST = "* better than all others on its stream by the paired 95 % interval, with what ties with it."
 """What the mark says that ``starred`` sets."""
 
@@ -230,6 +233,12 @@ def width(text: str) -> int:
     return sum(
         0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF") for one in text
     )
+
+
+def wrapped(text: str, indent: str = "", first: str = "") -> str:
+    """A paragraph in lines no longer than a table, the ones after the first by an indent."""
+    whole: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=indent, **whole)
 
 
 def counted(number: int, what: str) -> str:

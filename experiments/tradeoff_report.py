@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -10,13 +9,11 @@ import numpy as np
 
 from experiments.metrics import SETTLED
 from experiments.settings import budget
-from experiments.tables import aligned, counted
+from experiments.tables import aligned, counted, wrapped
 from experiments.tradeoff_families import LAG, NOISE, TUNED, evaluated_from, expected_mse, objective
 from experiments.tradeoff_fronts import Beaten, front
 from experiments.tradeoff_view import TIE, Found, cell, said
 
-WIDTH = 108
-"""Of wrapped lines."""
 SIDE = 4
 """Estimators side by side in the table of whole families."""
 
@@ -68,7 +65,7 @@ def _heading(found: Found) -> str:
             f"Filters that need it are told a noise variance of {setup.noise_variance:.4g}"
             f"{'' if setup.stream.noise_variance else ', estimated from these recordings, in sample'}."
         )
-    return "\n".join(textwrap.fill(text, WIDTH) for text in lines)
+    return "\n".join(wrapped(text) for text in lines)
 
 
 def _budget(found: Found) -> str:
@@ -178,10 +175,9 @@ def _of_equal_lag(found: Found) -> Iterator[str]:
         same = sum(_same_at(found, label, window) for window in found.windows)
         by_count.setdefault(same, []).append(label)
     for same, labels in by_count.items():
-        yield textwrap.fill(
+        yield wrapped(
             f"Equal noise and equal lag choose the same setting at {same} of {len(found.windows)} windows: "
             f"{', '.join(labels)}.",
-            WIDTH,
         )
 
 
@@ -204,9 +200,8 @@ def _fronts(found: Found) -> Iterator[str]:
         )
         yield aligned(lines, texts=4) if candidates else ""
         if without and candidates:
-            yield textwrap.fill(
+            yield wrapped(
                 f"Left out, without a value of each criterion on half of the streams: {', '.join(without)}.",
-                WIDTH,
             )
     changed = [
         f"{label} ({before} to {on[1][label]} settings)"
@@ -254,4 +249,4 @@ def legend(found: Sequence[Found]) -> str:
             if truth
             else f"{whose} dB is that of the weights used here, and settling is not known."
         )
-    return "\n".join(textwrap.fill(text, WIDTH) for text in lines)
+    return "\n".join(wrapped(text) for text in lines)

@@ -10,7 +10,7 @@ import numpy as np
 
 from estimators import EMA, Estimator, matched
 from estimators._parameters import FROM_0_TO_1, Range, one, whole
-from estimators.shares import FLOORS
+from estimators.shares import clipped
 from experiments.agreement import closed_form
 from experiments.cells import BLOCK
 from experiments.figures import line, styled
@@ -96,9 +96,8 @@ def _smoothed(estimator: Estimator, raw: Array, warmup: int) -> Array:
 
 def _floored(large: Array, floor: float) -> Array:
     """Large shares of pairs, each pair by the floor and its renormalisation."""
-    clip = FLOORS["clip"]
-    kept = [clip(np.array([weight, 1.0 - weight]), floor)[0] for weight in large.ravel().tolist()]
-    return np.array(kept).reshape(large.shape)
+    kept: Array = clipped(np.stack([large, 1.0 - large], axis=-1), floor)[..., 0]
+    return kept
 
 
 # --- what is measured ---------------------------------------------------------------------------------------
@@ -247,13 +246,11 @@ def _in_noise(ema: EMA, raw: Array, chosen: Parameters, expected: float) -> Iter
 
 
 def _expected_raw(stream: Stream) -> float:
-    """Mean of the raw large share, by quadrature; NaN where the stream is no constant level in noise."""
+    """Mean of the raw large share; NaN where the stream is no constant level in Gaussian noise."""
     plain = isinstance(stream, GradientRatio) and is_plain_walk(replace(stream, domain=Domain.log_ratio))
     if not plain or stream.s or np.isfinite(stream.degrees_of_freedom):  # type: ignore[attr-defined]
         return np.nan
-    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
-    log_ratio = np.log(stream.median) + np.sqrt(stream.r) * nodes  # type: ignore[attr-defined]
-    return float(weights @ np.exp(-np.logaddexp(0.0, -log_ratio)) / weights.sum())
+    return 1.0 - Domain.weight.moments(stream.median, stream.r)[0]  # type: ignore[attr-defined]
 
 
 # --- figures ------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from estimators.shares import FLOORS
 from experiments.agreement import agreement
 from experiments.setup import Setup
 from experiments.summaries import Column
-from experiments.tables import aligned, quantity, verdict_of
+from experiments.tables import aligned, quantity, verdict_of, wrapped
 
 if TYPE_CHECKING:
     from experiments.transition import Parameters
@@ -68,15 +67,11 @@ def text(summary: pd.DataFrame, every: Mapping[str, tuple[Estimator, bool]], set
         f"± is half of a 95 % interval over the repetitions, n = {setup.seeds}, root seed {setup.root_seed}; "
         "all betas share the noise. Binds: share of these steps in which the floor does. sd: of the weight "
         "over these steps.",
-        "\n".join(_wrapped(told, "  ") for told in conclusions(summary, chosen)),
+        "\n".join(wrapped(told, "  ") for told in conclusions(summary, chosen)),
         str(agreement(summary)),
     ]
-    blocks = [block if "\n" in block else _wrapped(block) for block in blocks]
+    blocks = [block if "\n" in block else wrapped(block) for block in blocks]
     return "\n\n".join(blocks) + "\n"
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _indexed(summary: pd.DataFrame) -> Any:

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, stats
 
 from estimators import EMA, DebiasedEMA, Kalman, KalmanBank, MovingAverage
 from experiments.agreement import agreement
 from experiments.startup import Case, Exact, Parameters, course, exact, set_to
-from experiments.startup_guesses import ahead_until, break_even, debiasing_helps, harmless, share_moments
+from experiments.startup_guesses import ahead_until, break_even, debiasing_helps, harmless
 from experiments.startup_report import conclusions
 from experiments.streams import GradientRatio
 
@@ -170,23 +169,6 @@ def test_how_long_a_right_guess_is_ahead(beta: float, last: int) -> None:
     found = int(t[np.sqrt(ratio) >= 1.05][-1])
     assert ahead_until(beta) == found
     assert abs(found - last) <= 1
-
-
-@pytest.mark.parametrize(("ratio", "sd"), [(1.0, 1.3), (2.0, 1.3), (500.0, 1.3), (5.0, 0.9)])
-def test_moments_of_shares(ratio: float, sd: float) -> None:
-    def moment(power: int) -> float:
-        value, _ = integrate.quad(
-            lambda z: stats.norm.pdf(z) / (1.0 + np.exp(-np.log(ratio) - sd * z)) ** power, -12, 12
-        )
-        return float(value)
-
-    mean, deviation = share_moments(ratio, sd)
-    assert mean == pytest.approx(moment(1), rel=1e-7)
-    assert deviation == pytest.approx(np.sqrt(moment(2) - moment(1) ** 2), rel=1e-5)
-
-
-def test_the_small_share_is_what_the_reference_says() -> None:
-    assert (1.0 - share_moments(500.0, 1.3)[0]) * 501.0 == pytest.approx(2.28, abs=0.005)
 
 
 # --- the run ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
+from scipy.stats import norm
 
 from experiments import config, registry
 from experiments.streams import (
@@ -567,3 +568,21 @@ def test_ratios_that_overflow_are_refused_and_weights_do_not() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         GradientRatio().r = 2.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("domain", list(Domain))
+@pytest.mark.parametrize(("median", "sd"), [(1.0, 1.3), (2.0, 0.3), (500.0, 1.3), (5.0, 0.9), (0.1, 1.0)])
+def test_moments_of_a_noisy_ratio(domain: Domain, median: float, sd: float) -> None:
+    def moment(power: int) -> float:
+        def weighed(z: float) -> float:
+            return float(domain.of_log_ratio(np.log(median) + sd * z) ** power * norm.pdf(z))
+
+        return float(quad(weighed, -14.0, 14.0, epsabs=1e-13, epsrel=1e-11, limit=200)[0])
+
+    mean, variance = domain.moments(median, sd**2)
+    assert mean == pytest.approx(moment(1), rel=1e-9, abs=1e-12)
+    assert variance == pytest.approx(moment(2) - moment(1) ** 2, rel=1e-8)
+
+
+def test_the_mean_weight_is_what_the_reference_says() -> None:
+    assert Domain.weight.moments(500.0, 1.3**2)[0] * 501.0 == pytest.approx(2.28, abs=0.005)
