@@ -149,14 +149,14 @@ def in_bash(line: str, environment: dict[str, str], breaks: str = " \t\n\"'><=;|
 
 def test_bash_completes_keys_and_what_stands_behind_an_equals_sign(environment: dict[str, str]) -> None:
     assert in_bash("kalmean exec", environment) == ["executor=", "executor."]
-    assert in_bash("kalmean experiment=rec", environment) == ["recommend"]
+    assert in_bash("kalmean experiment=recom", environment) == ["recommend"]
     assert in_bash("kalmean estimators=[ema,mo", environment) == ["[ema,moving_average"]
     assert in_bash("kalmean stream=recorded stream.pa", environment) == ["stream.path="]
 
 
 def test_bash_parts_nothing_within_quotes_or_without_that_break(environment: dict[str, str]) -> None:
     assert in_bash("kalmean 'estimators=[ema,mo", environment) == ["estimators=[ema,moving_average"]
-    assert in_bash("kalmean experiment=rec", environment, breaks=" \t\n") == ["experiment=recommend"]
+    assert in_bash("kalmean experiment=recom", environment, breaks=" \t\n") == ["experiment=recommend"]
 
 
 def test_bash_is_left_to_complete_files(environment: dict[str, str]) -> None:
@@ -169,7 +169,7 @@ def test_fish_completes(environment: dict[str, str], tmp_path: Path) -> None:
         pytest.skip("fish is not installed")
     (tmp_path / "log.csv").write_text("loss\n1\n")
     code = (
-        "kalmean --shell-completion fish | source; complete -C 'kalmean experiment=rec'; "
+        "kalmean --shell-completion fish | source; complete -C 'kalmean experiment=recom'; "
         "complete -C 'kalmean stream=recorded stream.path=lo'"
     )
     done = subprocess.run(
