@@ -76,16 +76,18 @@ class Published:
         Of an estimator and a metric, and of the rows whose columns contain what further parts, such as
         ``stream=s=0.01``, say: the first. Or, of the printed text, by ``after`` what it says after the line
         that begins with a word, up to the line that begins with another where there are two; by ``said`` the
-        sentence, or item of a list, that begins so.
+        sentence that begins so.
         """
         if how == "after":
             text = self.text().partition(f"\n{what[0]}")[2].partition("\n")[2]
             return (text.partition(f"\n{what[1]}")[0] if len(what) > 1 else text).strip()
         if how == "said":
-            found = re.search(rf"^(?:- )?({re.escape(what[0])}.*(?:\n  .*)*)", self.text(), re.MULTILINE)
+            lines = re.sub(r"\n  +", " ", self.text())
+            sentence = rf"(?:^(?:- )?|[.;] )({re.escape(what[0])}.*?)(?:\.(?= )|\.?$)"
+            found = re.search(sentence, lines, re.MULTILINE)
             if found is None:
                 raise ValueError(f"{self.name} does not say {what[0]!r}")
-            return " ".join(found.group(1).split()).removesuffix(".")
+            return found.group(1)
         rows = pd.read_csv(self.folder / "summary.csv")
         if how == "largest":
             return f"{rows.loc[rows['metric'] == what[0], 'mean'].max():.1e}"

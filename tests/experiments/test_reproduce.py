@@ -294,7 +294,7 @@ def run(tmp_path: Path) -> Published:
     other = {**summary, "mean": [0.3, 0.5], "stream": ["a step"] * 2, "parameters": ["", "q=2"]}
     frames = [pd.DataFrame(summary), pd.DataFrame(lower), pd.DataFrame(other)]
     pd.concat(frames).to_csv(tmp_path / "summary.csv", index=False)
-    said = "- Two of them go on\n  in the next line.\nThree"
+    said = "- Two of them go on\n  in the next line. Of 2.5 others\n  nothing.\nThree"
     text = f"A table.\n\nNumbers:\n\n| 1 |\n\nGoals:\n\n| what |\n\nEnd.\n{said}\n"
     (tmp_path / "summary.md").write_text(text, encoding="utf-8")
     return Published("name", ["seeds=2"], tmp_path)
@@ -310,6 +310,7 @@ def run(tmp_path: Path) -> Published:
         ("n kalman rmse", "1,000"),
         ("root kalman rmse", "0.500 ± 0.004"),
         ("said 'Two of'", "Two of them go on in the next line"),
+        ("said 'Of 2'", "Of 2.5 others nothing"),
         ("said Three", "Three"),
         ("difference kalman rmse", "+0.050 ± 0.003"),
         ("difference kalman lag", "-0.050 ± 0.003"),
@@ -335,7 +336,7 @@ def test_a_run_is_quoted_with_its_command_links_and_text(run: Published) -> None
     assert filled("{a}", {"a": run}) == (
         "`python -m experiments seeds=2` ([table](tables/name.csv); [estimates](figures/name_estimates.png))"
         "\n\n```\nA table.\n\nNumbers:\n\n| 1 |\n\nGoals:\n\n| what |\n\n"
-        "End.\n- Two of them go on\n  in the next line.\nThree\n```"
+        "End.\n- Two of them go on\n  in the next line. Of 2.5 others\n  nothing.\nThree\n```"
     )
     assert [name for name, _ in run.files()] == [
         "tables/name.csv",
