@@ -111,7 +111,7 @@ def run(setup: Setup) -> Outcome:
     text = _text(table, summary, every, setup)
     columns = [column for column in COLUMNS if column.better]
     figures = {"weights": _figure(every, found[0], chosen)}
-    return Outcome(table, summary, text, figures, latex(summary, table, columns))
+    return Outcome(table, summary, text, figures, latex(summary, table, columns), columns)
 
 
 def methods(setup: Setup) -> list[Method]:

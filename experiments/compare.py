@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from experiments.figures import comparison, line, styled
 from experiments.metrics import LEVEL, SETTLED, STEP, Trial
 from experiments.plan import Panel
 from experiments.runs import Report
+from experiments.series import estimated
 from experiments.settings import Tune
 from experiments.setup import Setup
 from experiments.summaries import Column
@@ -73,7 +75,8 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
         text = _text_of_many(panels, summary, columns, missing)
         return Report(text, comparison(summary, metric, LISTED), columns)
     (panel,) = panels
-    return Report(_text(panel, summary, columns, missing[panel.stream]), _figures(panel), columns)
+    text, trials = _text(panel, summary, columns, missing[panel.stream]), _trials(panel)
+    return Report(text, _figures(panel, trials), columns, _series(panel.setup, trials))
 
 
 def _text_of_many(
@@ -164,28 +167,55 @@ def _text(panel: Panel, summary: pd.DataFrame, columns: Sequence[Column], missin
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _figures(panel: Panel) -> dict[str, Any]:
-    """Figures of the first repetition; none where its cells failed."""
-    setup = panel.setup
+def _trials(panel: Panel) -> dict[str, Trial]:
+    """All settings on the first repetition; none where its cells failed."""
+    trials = {}
     try:
-        trials = {name: panel.condition.trial(own, [0]) for name, own in panel.estimators().items()}
-        figures = {"estimates": _estimates(setup, trials)}
-        if setup.stream.has_truth:
-            figures["settling"] = _settling(setup, trials)
+        for name, own in panel.estimators().items():
+            trials[name] = panel.condition.trial(own, [0])
+            trials[name].run  # noqa: B018 (computed here or not at all)
     except (ValueError, ArithmeticError):  # the table says which failed, and why
         return {}
+    return trials
+
+
+def _windows(setup: Setup) -> dict[str, slice]:
+    """Samples that are shown: how it begins, and how it is later on."""
+    steps = setup.stream.length()
+    middle = slice(max(0, steps // 2 - 500), min(steps, steps // 2 + 500))
+    return {"start": slice(0, min(steps, 300)), "later": middle}
+
+
+def _series(setup: Setup, trials: Mapping[str, Trial]) -> dict[str, pd.DataFrame]:
+    if not trials:
+        return {}
+    drawn = next(iter(trials.values())).drawn
+    runs = {name: trial.run for name, trial in trials.items()}
+    return {
+        name: estimated(drawn.samples, runs, setup.stream.unit, window, drawn.level)
+        for name, window in _windows(setup).items()
+    }
+
+
+def _figures(panel: Panel, trials: Mapping[str, Trial]) -> dict[str, Any]:
+    """Figures of the first repetition."""
+    if not trials:
+        return {}
+    figures = {"estimates": _estimates(panel.setup, trials)}
+    if panel.setup.stream.has_truth:
+        with suppress(ValueError, ArithmeticError):  # where cells failed, as the table says
+            figures["settling"] = _settling(panel.setup, trials)
     return figures
 
 
-def _estimates(setup: Setup, trials: dict[str, Trial]) -> Any:
+def _estimates(setup: Setup, trials: Mapping[str, Trial]) -> Any:
     """The first repetition at its start and later on: samples, truth, estimates, stated intervals."""
     steps = setup.stream.length()
-    start = min(steps, 300)
-    later = slice(max(0, steps // 2 - 500), min(steps, steps // 2 + 500))
+    start, later = _windows(setup).values()
     with styled() as pyplot:
         figure, axes = pyplot.subplots(1, 2, figsize=(9.0, 3.6), width_ratios=(1, 1.6), sharey=True)
         titles = f"{setup.stream_name}, start", f"{setup.stream_name}, later (not all samples fit)"
-        for axis, window, title in zip(axes, (slice(0, start), later), titles, strict=True):
+        for axis, window, title in zip(axes, (start, later), titles, strict=True):
             time = np.arange(steps)[window]
             drawn = next(iter(trials.values())).drawn
             axis.plot(time, drawn.samples[window, 0], ".", color="#d0d0d0", markersize=2.2, label="samples")
@@ -203,7 +233,7 @@ def _estimates(setup: Setup, trials: dict[str, Trial]) -> Any:
                 axis.plot(time, np.asarray(trial.run.mean)[window, 0], label=name, **style)
             axis.set(xlabel="sample", title=title)
         settled = np.concatenate([np.asarray(trial.run.mean)[later, 0] for trial in trials.values()])
-        started = next(iter(trials.values())).drawn.samples[:start, 0]
+        started = next(iter(trials.values())).drawn.samples[start, 0]
         started = started[np.isfinite(started)]
         centre = np.append(settled[np.isfinite(settled)], np.median(started) if started.size else [])
         sd = setup.noise_variance**0.5
@@ -215,7 +245,7 @@ def _estimates(setup: Setup, trials: dict[str, Trial]) -> Any:
     return figure
 
 
-def _settling(setup: Setup, trials: dict[str, Trial]) -> Any:
+def _settling(setup: Setup, trials: Mapping[str, Trial]) -> Any:
     """The replayed response to a step of the level, against the band in which it counts as settled."""
     steps = setup.stream.length()
     at = steps // 2

@@ -134,7 +134,7 @@ def _outcome(experiment: str, module: Any, found: Sequence[Panel], rows: Sequenc
     report = module.report(found, summary)
     written = latex(summary, table, report.columns) if report.columns else ""
     text = starred(report.text, summary, table, report.columns) if report.columns else report.text
-    return Outcome(table, summary, text, report.figures, written)
+    return Outcome(table, summary, text, report.figures, written, report.columns, report.series)
 
 
 @dataclass

@@ -136,13 +136,8 @@ def _outcome(setup: Setup, moments: Sequence[Judged], results: Results) -> Outco
         figures["moments"] = moment_figure(moments)
     text = written(setup, moments, results, summary)
     shown = summary[summary["metric"].isin([NMSE, RATIO, NLL.metric, OVER_BEST.metric])]
-    return Outcome(
-        table,
-        summary,
-        text,
-        figures,
-        latex(shown, table, [Column(NMSE, "NMSE"), Column(RATIO, "over the best beta's"), NLL, OVER_BEST]),
-    )
+    columns = [Column(NMSE, "NMSE"), Column(RATIO, "over the best beta's"), NLL, OVER_BEST]
+    return Outcome(table, summary, text, figures, latex(shown, table, columns), columns)
 
 
 def _moment_rows(moments: Sequence[Judged]) -> Iterator[Rows]:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from estimators import EMA, MovingAverage, Recommendation, recommend
+from estimators import EMA, FilterResult, MovingAverage, Recommendation, recommend
 from estimators.recommending import written
 from experiments.figures import line, styled
 from experiments.metrics import LEVEL, Measured
 from experiments.recorded import Recorded
 from experiments.runs import Outcome
+from experiments.series import estimated
 from experiments.setup import Setup
 from experiments.streams import Array, Domain
 from experiments.summaries import Column, Rows, long_table, summarise
@@ -104,8 +105,17 @@ def run(setup: Setup) -> Outcome:
     table = long_table("recommend", rows)
     summary = summarise(table)
     text = _text(setup, advices)
+    first = advices[0]
+    run = first.found.estimator.filter(first.series)
+    shown = estimated(first.series, {written(first.found.estimator): run}, setup.stream.unit)
     return Outcome(
-        table, summary, text, {"recommended": _figure(advices[0], setup)}, latex(summary, table, COLUMNS)
+        table=table,
+        summary=summary,
+        text=text,
+        figures={"recommended": _figure(first, run, setup)},
+        latex=latex(summary, table, COLUMNS),
+        columns=COLUMNS,
+        series={"recommended": shown},
     )
 
 
@@ -166,9 +176,9 @@ def _over(own: float, other: float) -> float:
     return own / other - 1.0 if other > 0.0 else 0.0 if own == other else math.nan
 
 
-def _figure(advice: Advice, setup: Setup) -> Any:
+def _figure(advice: Advice, run: FilterResult, setup: Setup) -> Any:
     """The log, the recommended estimate, and its 95 % band where it states one."""
-    series, run = advice.series, advice.found.estimator.filter(advice.series)
+    series = advice.series
     time, mean = np.arange(len(series)), np.asarray(run.mean)
     bounds = run.interval(LEVEL)
     with styled() as pyplot:

@@ -131,7 +131,8 @@ def run(setup: Setup) -> Outcome:
         "1 - exp(-3), measured. Largest error: of the measured impulse, step and frequency responses, noise\n"
         "gain, delay and gain, against the closed forms.\n"
     )
-    return Outcome(table, summary, text, _figures(setup, responses), latex(summary, table, COLUMNS))
+    figures = _figures(setup, responses)
+    return Outcome(table, summary, text, figures, latex(summary, table, COLUMNS), COLUMNS)
 
 
 def _one(metric: str, unit: str, value: Any, missing: str = "") -> Measured:

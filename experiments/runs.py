@@ -10,7 +10,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pandas as pd
 
 from experiments.files import abandoned
 from experiments.fingerprint import unchanged
+from experiments.report import PAGE, report
 from experiments.summaries import Column
 
 PACKAGES = ("numpy", "numba", "pandas", "scipy", "matplotlib", "hydra-core", "filterpy")
@@ -26,22 +27,32 @@ PACKAGES = ("numpy", "numba", "pandas", "scipy", "matplotlib", "hydra-core", "fi
 
 @dataclass(frozen=True)
 class Report:
-    """What people read of an experiment: a text, figures, and the columns of the LaTeX table."""
+    """What people read of an experiment: a text, figures, the columns of its tables, and series.
+
+    series: name, which becomes a file's -> what was estimated sample by sample, in the columns of
+    `experiments.series`.
+    """
 
     text: str
     figures: Mapping[str, Any]
     columns: Sequence[Column]
+    series: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an experiment computed: the long table, its summary as data, as text and in LaTeX, and figures."""
+    """What an experiment computed: the long table, its summary as data, as text and in LaTeX, and figures.
+
+    columns, series: as in `Report`.
+    """
 
     table: pd.DataFrame
     summary: pd.DataFrame
     text: str
     figures: Mapping[str, Any]
     latex: str = ""
+    columns: Sequence[Column] = ()
+    series: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,11 @@ class RunFolder:
             for name, text in texts.items():
                 if text:
                     (staging / name).write_text(text, encoding="utf-8")
+            for name, frame in outcome.series.items():
+                (staging / "series").mkdir(exist_ok=True)
+                frame.to_csv(
+                    staging / "series" / f"{name}.csv", index=False, float_format="%.9g", lineterminator="\n"
+                )
             self._draw(outcome.figures, staging / "figures", command)
             counts = dict(cells or {})
             return {
@@ -127,6 +143,7 @@ class RunFolder:
                 **({"cells": counts, "computed_with": sorted(computed_with)} if counts else {}),
                 "rows": len(outcome.table),
                 "rows_without_value": int((outcome.table["status"] != "ok").sum()),
+                "columns": [asdict(column) for column in outcome.columns],
             }
 
         self._replace(fill, command)
@@ -148,8 +165,12 @@ class RunFolder:
             staging = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=".unfinished-"))
             try:
                 manifest = self._manifest(fill(staging), command, staging)
-                text = json.dumps(manifest, indent=2) + "\n"
-                (staging / "manifest.json").write_text(text, encoding="utf-8")
+                _save(manifest, staging)
+                if (staging / "summary.csv").exists():  # the report shows the manifest, which then names it
+                    page = staging / PAGE
+                    page.write_text(report([staging]), encoding="utf-8")
+                    manifest["files"][page.name] = _digest(page)
+                    _save(manifest, staging)
                 os.chmod(staging, 0o755)
                 if self.finished():  # by another process, while this one computed: leave it untouched
                     return
@@ -191,6 +212,11 @@ class RunFolder:
             "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
             "files": {path.relative_to(staging).as_posix(): _digest(path) for path in files},
         }
+
+
+def _save(manifest: Mapping[str, Any], folder: Path) -> None:
+    text = json.dumps(manifest, indent=2) + "\n"
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
 
 
 def _digest(path: Path) -> str:

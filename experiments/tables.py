@@ -32,7 +32,7 @@ def markdown(
     head = ["stream"] * several + ["estimator", "setting"]
     lines = [[*head, *(column.label for column in shown)]]
     for stream, estimator, parameters, own in _settings(summary):
-        cells = [_cell(own.loc[c.metric]) if c.metric in own.index else "-" for c in shown]
+        cells = [cell(own.loc[c.metric]) if c.metric in own.index else "-" for c in shown]
         full = str(own["parameters"].iloc[0])
         for i, metric in enumerate(column.metric for column in shown):
             mark = "*" if (stream, metric, estimator, full) in winners else " "
@@ -66,7 +66,7 @@ def latex(summary: pd.DataFrame, table: pd.DataFrame, columns: Sequence[Column])
     for (stream, estimator, parameters, own), (*_, full) in zip(_settings(summary), exact, strict=True):
         cells = []
         for column in shown:
-            text = _escaped(_cell(own.loc[column.metric])) if column.metric in own.index else "--"
+            text = _escaped(cell(own.loc[column.metric])) if column.metric in own.index else "--"
             number, bracket, absent = text.partition(" (")
             bold = (stream, column.metric, estimator, full) in winners
             cells.append(f"\\textbf{{\\boldmath {number}}}{bracket}{absent}" if bold else text)
@@ -111,7 +111,7 @@ def differences(summary: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
         said: dict[str, list[str]] = {"tie": [], "": [], "not told apart": [], "no value": []}
         for _, row in others.iterrows():
             verdict = verdict_of(row, column)
-            number = {"tie": "", "no value": f" ({row['status']})"}.get(verdict, f" {_signed(row)}")
+            number = {"tie": "", "no value": f" ({row['status']})"}.get(verdict, f" {signed(row)}")
             said[verdict].append(f"{_named(row, twice)}{number}{_unequal(row)}")
         parts = [(f"{verdict}: " if verdict else "") + ", ".join(who) for verdict, who in said.items() if who]
         lines.append(f"{title}: " + "; ".join(parts))
@@ -186,7 +186,8 @@ _ESCAPES = {
 }
 
 
-def _cell(row: Any) -> str:
+def cell(row: Any) -> str:
+    """Write a row's mean with its half-width, and what of it failed or is missing."""
     if row["n"] == 0:
         return str(row["status"])
     text = quantity(row["mean"], row["high"] - row["mean"])
@@ -194,7 +195,8 @@ def _cell(row: Any) -> str:
     return f"{text} ({absent} {row['status']})" if absent else text
 
 
-def _signed(row: Any) -> str:
+def signed(row: Any) -> str:
+    """Write a row's difference to the first with its half-width and its sign."""
     text = quantity(row["difference"], row["difference_high"] - row["difference"])
     return text if row["difference"] < 0.0 else f"+{text}"
 

@@ -1,0 +1,76 @@
+// What a run says, out of the page: columns unpacked, numbers written, a command to copy.
+
+/** The data of an element, read when it is needed. */
+export function held(id) {
+  return JSON.parse(document.getElementById(id).textContent);
+}
+
+/** Rows of a packed summary, as objects; infinities come as text, and what is missing as null. */
+export function unpacked({ columns, rows }, words) {
+  const full = Object.entries(columns).map(([name, packed]) => [name, column(packed, rows)]);
+  return Array.from({ length: rows }, (_, place) =>
+    Object.fromEntries(full.map(([name, values]) => [name, words.has(name) ? values[place] : number(values[place])])),
+  );
+}
+
+function column(packed, rows) {
+  if (Array.isArray(packed)) return packed;
+  return packed.at ? packed.at.map((place) => packed.levels[place]) : Array(rows).fill(packed.same);
+}
+
+/** A number, null where there is none. */
+export function number(value) {
+  return value === null || value === "" ? null : Number(value);
+}
+
+/** A number in at most six digits. */
+export function digits(value) {
+  if (value === null || value === undefined) return "-";
+  if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
+  const size = Math.abs(value);
+  if (Number.isInteger(value) && size < 1e15) return String(value);
+  return size >= 1e-4 && size < 1e6 ? String(Number(value.toPrecision(6))) : value.toExponential(4).replace(/\.?0+e/, "e");
+}
+
+/** A mean with its half-width. */
+export function written(text) {
+  return text.replace("~", " ± ");
+}
+
+/** An element with attributes and children. */
+export function make(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}
+
+/** Give a select these options; the value that it had stays if it is still there. */
+export function offer(select, options) {
+  const before = select.value;
+  select.replaceChildren(...options.map(([value, text]) => make("option", { value }, text)));
+  if (options.some(([value]) => value === before)) select.value = before;
+}
+
+/** A text in a box with a button that copies it, or marks it for the keyboard where that is refused. */
+export function copyable(text, what, say) {
+  const code = make("code", { tabindex: "0" }, text);
+  const press = make("button", { type: "button", "aria-label": `Copy ${what}` }, "Copy");
+  press.addEventListener("click", async () => {
+    const done = await copied(text, code);
+    press.textContent = done ? "Copied" : "Marked: Ctrl+C";
+    say(done ? `Copied ${what}` : `Marked ${what}; copy it with Control C`);
+    setTimeout(() => (press.textContent = "Copy"), 4000);
+  });
+  return make("div", { class: "copyable" }, code, press);
+}
+
+async function copied(text, code) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    getSelection().selectAllChildren(code);
+    return document.execCommand("copy");
+  }
+}
