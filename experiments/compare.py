@@ -192,7 +192,7 @@ def _series(setup: Setup, trials: Mapping[str, Trial]) -> dict[str, pd.DataFrame
     drawn = next(iter(trials.values())).drawn
     runs = {name: trial.run for name, trial in trials.items()}
     return {
-        name: estimated(drawn.samples, runs, setup.stream.unit, window, drawn.level)
+        name: estimated(drawn.samples, runs, setup.stream.unit, "the first repetition", window, drawn.level)
         for name, window in _windows(setup).items()
     }
 

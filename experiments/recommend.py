@@ -107,7 +107,7 @@ def run(setup: Setup) -> Outcome:
     text = _text(setup, advices)
     first = advices[0]
     run = first.found.estimator.filter(first.series)
-    shown = estimated(first.series, {written(first.found.estimator): run}, setup.stream.unit)
+    shown = estimated(first.series, {written(first.found.estimator): run}, setup.stream.unit, first.name)
     return Outcome(
         table=table,
         summary=summary,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,9 +19,10 @@ from experiments.figures import COLOURS, line, styled
 from experiments.metrics import Measured, mean_over_time
 from experiments.plan import Panel
 from experiments.runs import Report
+from experiments.series import COLUMNS as SERIES
 from experiments.streams import Array, RegimeChange
 from experiments.summaries import Column
-from experiments.tables import aligned, quantity
+from experiments.tables import aligned, counted, quantity
 
 AFTER = 100
 """Samples that count as those right after the change, its own among them."""
@@ -111,7 +112,8 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
         f"Goals:\n\n{goals}" if goals else "",
         "Errors before the change and long after it are in summary.csv and summary.tex.",
     ]
-    return Report("\n\n".join(block for block in blocks if block) + "\n", _figures(found), COLUMNS)
+    text, shown = "\n\n".join(block for block in blocks if block) + "\n", _shown(found)
+    return Report(text, {"recovery": _figure(shown)} if shown else {}, COLUMNS, _series(shown, n))
 
 
 def changing(condition: Condition) -> RegimeChange:
@@ -354,37 +356,52 @@ def _reached(holds: bool) -> str:
     return "reached" if holds else "not reached"
 
 
-def _figures(found: Findings) -> dict[str, Any]:
-    """The figure; none where cells failed that it would show, as the table says."""
-    try:
-        return {"recovery": _figure(found)}
-    except (ValueError, ArithmeticError):
-        return {}
+def _shown(found: Findings) -> dict[str, tuple[Array, dict[str, Array]]]:
+    """On telling regimes, the median absolute error around the change of the first setting of each estimator.
 
-
-def _figure(found: Findings) -> Any:
-    """Median absolute error around the change: on telling regimes, the first setting of each estimator."""
+    Nothing where cells failed that it would show, as the table says.
+    """
     panels, firsts = found.telling, dict[str, str]()
     for label, (name, _) in found.keys[panels[0].stream].items():
         firsts.setdefault(name, label)
     labels = list(firsts.values())[: len(COLOURS)]  # further lines would look like these
+    shown = {}
+    try:
+        for panel in panels:
+            time, errors = _median_errors(panel, [found.keys[panel.stream][label] for label in labels])
+            shown[found.names[panel.stream]] = time, dict(zip(labels, errors, strict=True))
+    except (ValueError, ArithmeticError):
+        return {}
+    return shown
+
+
+def _series(shown: Mapping[str, tuple[Array, Mapping[str, Array]]], n: int) -> dict[str, pd.DataFrame]:
+    unit, of = "median |error|, noise sd", f"{counted(n, 'stream')} in the median, counted from the change"
+    series = {}
+    for name, (time, errors) in shown.items():
+        parts = [pd.DataFrame({"time": time, "what": what, "value": error}) for what, error in errors.items()]
+        frame = pd.concat(parts, ignore_index=True).assign(low=np.nan, high=np.nan, unit=unit, of=of)
+        series[name.replace("/", "over")] = frame[SERIES]  # it names a file
+    return series
+
+
+def _figure(shown: Mapping[str, tuple[Array, Mapping[str, Array]]]) -> Any:
     with styled() as pyplot:
-        width = min(3, len(panels))
-        height = -(-len(panels) // width)
+        width = min(3, len(shown))
+        height = -(-len(shown) // width)
         size = 2.8 * width + 0.6, 2.4 * height + 0.7
         figure, axes = pyplot.subplots(height, width, figsize=size, squeeze=False, sharex=True, sharey=True)
-        for axis, panel in zip(axes.flat, panels, strict=False):
-            time, errors = _median_errors(panel, [found.keys[panel.stream][label] for label in labels])
-            for index, (label, error) in enumerate(zip(labels, errors, strict=True)):
+        for axis, (name, (time, errors)) in zip(axes.flat, shown.items(), strict=False):
+            for index, (label, error) in enumerate(errors.items()):
                 style = {**line(index), **MARKS.get(index, {})}
                 axis.plot(time, error, label=label, **style)
-            axis.set_title(found.names[panel.stream], fontsize=9)
+            axis.set_title(name, fontsize=9)
         first = axes[0][0]
         first.set_yscale("log")
         first.yaxis.set_major_locator(pyplot.matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
         first.yaxis.set_major_formatter("{x:g}")
         first.yaxis.set_minor_formatter("")
-        for axis in list(axes.flat)[len(panels) :]:
+        for axis in list(axes.flat)[len(shown) :]:
             axis.set_axis_off()
         for axis in axes[-1]:
             axis.set_xlabel("samples since the change")

@@ -16,13 +16,14 @@ from experiments.files import write_whole
 from experiments.page import Page, piece
 from experiments.page.bundle import EXTRA, available
 from experiments.reported import run_data
+from experiments.series import MOST as SERIES
 
 STYLES = ("style.css", "report.css")
 MODULES = ("theme.js", "charts.js", "tables.js", "report_charts.js", "report_parts.js", "report.js")
 PAGE = "report.html"
 """What it is called in the folder of a run."""
 MOST = 2_500_000
-"""Bytes that a page may have; pictures are left out where it would have more."""
+"""Bytes that a page may have; pictures, then series are left out where it would have more."""
 
 
 def report(
@@ -37,15 +38,25 @@ def report(
     """
     given = names or [""] * len(folders)
     with_images = len(folders) == 1 if images is None else images
-    runs = [run_data(folder, name, with_images) for folder, name in zip(folders, given, strict=True)]
+    most = SERIES if len(folders) == 1 else SERIES // 3
+    runs = [run_data(folder, name, with_images, most) for folder, name in zip(folders, given, strict=True)]
     if not title:
         title = f"kalmean: {runs[0]['experiment'] if len(runs) == 1 else f'{len(runs)} runs'}"
     page = _page(runs, title)
-    if len(page.encode()) > MOST and with_images:
-        for run in runs:
-            run["figures"] = [{**figure, "image": ""} for figure in run["figures"]]
+    for what, without in (("pictures", _without_pictures), ("series", _without_series)):
+        if len(page.encode()) <= MOST:
+            break
+        runs = [{**without(run), "left": [*run["left"], what]} for run in runs]
         page = _page(runs, title)
     return page
+
+
+def _without_pictures(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {**run, "figures": [{**figure, "image": ""} for figure in run["figures"]]}
+
+
+def _without_series(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {**run, "series": []}
 
 
 def _page(runs: Sequence[Mapping[str, Any]], title: str) -> str:

@@ -28,7 +28,7 @@ ATTENUATION = "attenuation_db", "implied_attenuation_db"
 LAG = "lag", "mean_age"
 MEMORY = "state_bytes"
 _KEYS = ("stream", "estimator", "parameters")
-_WORDS = (*_KEYS, "experiment", "metric", "unit", "baseline", "status", "what")
+_WORDS = (*_KEYS, "experiment", "metric", "unit", "baseline", "status", "what", "of")
 _COMPARED = {
     "mean",
     "high",
@@ -46,11 +46,12 @@ _NUMBERS = (
 )
 
 
-def run_data(folder: Path, name: str = "", images: bool = True) -> dict[str, Any]:
+def run_data(folder: Path, name: str = "", images: bool = True, most: int = MOST) -> dict[str, Any]:
     """Return what there is to say of the run in a folder; ValueError, one line, for what is no finished run.
 
     name: that under which its files are published beside the page, by which they are then linked; without it
     the run is called as its folder is when it is finished. images: whether the pictures come with it.
+    most: samples of a series; of a longer one every k-th.
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -75,8 +76,9 @@ def run_data(folder: Path, name: str = "", images: bool = True) -> dict[str, Any
         "configuration": re.sub(r"^output: .*\n?", "", _text(folder / "config.yaml"), flags=re.MULTILINE),
         "text": _text(folder / "summary.md"),
         "failures": list(_failures(table)),
+        "left": [],
         "summary": _measured(summary, table, columns) if _is_measured(summary) else _plain(summary),
-        "series": [_series(path) for path in sorted((folder / "series").glob("*.csv"))],
+        "series": [_series(path, most) for path in sorted((folder / "series").glob("*.csv"))],
         "table": {"file": f"tables/{name}.csv" if name else "summary.csv", "link": bool(name)},
         "figures": [_figure(path, name, images) for path in sorted((folder / "figures").glob("*.png"))],
     }
@@ -253,11 +255,11 @@ def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 # --- numbers ------------------------------------------------------------------------------------------------
 
 
-def _series(path: Path) -> dict[str, Any]:
+def _series(path: Path, most: int) -> dict[str, Any]:
     """Times, and of each thing shown its values and bounds, NaN as null."""
     frame = _read(path)
     times = np.unique(frame["time"].to_numpy())
-    times = times[:: -(-len(times) // MOST) or 1]
+    times = times[:: -(-len(times) // most) or 1]
     lines = []
     for what, own in frame.groupby("what", sort=False):
         own = own.drop_duplicates("time").set_index("time").reindex(times)
@@ -268,10 +270,11 @@ def _series(path: Path) -> dict[str, Any]:
     step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
     return {
         "name": path.stem,
-        "unit": str(frame["unit"].iloc[0]) if "unit" in frame and len(frame) else "",
+        "unit": str(frame["unit"].iloc[0]),
+        "of": str(frame["of"].iloc[0]),
         "times": _column(pd.Series(times), 9),
         "lines": lines,
-        "thinned": f"every {step:g}th sample is shown" if step > 1.0 else "",
+        "thinned": f"one sample in {step:g} is shown" if step > 1.0 else "",
     }
 
 

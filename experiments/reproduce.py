@@ -18,6 +18,7 @@ from experiments.config import PACKAGE
 from experiments.files import write_whole
 from experiments.job import completed
 from experiments.likeness import Likeness, likeness
+from experiments.report import report
 from experiments.tables import quantity
 
 ROOT = PACKAGE.parent
@@ -156,6 +157,9 @@ def reproduce(results: Path, names: Sequence[str] = ()) -> Iterator[Reproduced]:
             template = (PACKAGE / "findings.md").read_text(encoding="utf-8")
             findings = filled(template, runs).encode()
             yield _placed(results, "README.md", findings, exempt=True)
+            folders = [run.folder for run in runs.values()]
+            page = report(folders, "kalmean: the published runs", list(runs)).encode()
+            yield _placed(results, "report.html", page, exempt=True)
             readme = results.parent / "README.md"
             text = runs["compare"].text().partition("\n\nWhere")[0] + "\n"
             shown = with_table(readme.read_text(encoding="utf-8"), text).encode()

@@ -8,7 +8,7 @@ const WORDS = new Set(["stream", "estimator", "setting", "metric", "unit", "text
 const AXES = [["attenuation_db", "implied_attenuation_db"], ["lag", "mean_age"], ["state_bytes"]];
 const at = (id) => document.getElementById(id);
 const about = held("about");
-let run, rows, names;
+let run, rows, names, apart;
 
 function say(text) {
   at("status").textContent = text;
@@ -23,10 +23,22 @@ const streams = () => [...new Set(rows.map((row) => row.stream))];
 const several = () => new Set(chosenRows().map((row) => row.stream)).size > 1;
 const described = (metric) => run.summary.metrics.find((one) => one.metric === metric);
 const key = (row) => JSON.stringify([row.stream, row.estimator, row.setting]);
-const named = (row) => [several() ? `${row.stream}:` : "", row.estimator, row.setting].filter(Boolean).join(" ");
 const withUnit = (label, unit) => (label.includes(`(${unit})`) || unit === "1" ? label : `${label} (${unit})`);
 const words = (text) => ({ text: text === "" ? "-" : text });
 const count = (value) => ({ text: digits(value), sort: value });
+
+/** Of each stream the words that not all of them have. */
+function told(all) {
+  const seen = new Map();
+  for (const stream of all) for (const word of new Set(stream.split(" "))) seen.set(word, (seen.get(word) ?? 0) + 1);
+  return new Map(all.map((stream) => [stream, stream.split(" ").filter((word) => seen.get(word) < all.length).join(" ")]));
+}
+
+/** What a row's setting is called, with its stream where several are shown; the function asks for that once. */
+function naming() {
+  const many = several();
+  return (row) => [row.estimator, row.setting, many && `on ${apart.get(row.stream)}`].filter(Boolean).join(" ");
+}
 
 function showRun() {
   run = held(`run-${at("run").value || 0}`);
@@ -34,6 +46,7 @@ function showRun() {
   rows = measured ? unpacked(run.summary, WORDS) : [];
   names = [...new Set(rows.map((row) => row.estimator))];
   const all = streams();
+  apart = told(all);
   offer(at("stream"), [...all.map((stream, place) => [place, stream]), ...(all.length > 1 ? [["", `all ${all.length} streams`]] : [])]);
   offer(at("metric"), measured ? run.summary.metrics.map(({ metric, label }) => [metric, label]) : []);
   for (const [control, shown] of [["run", about.runs.length > 1], ["stream", all.length > 1], ["metric", measured]]) {
@@ -52,7 +65,7 @@ function showRun() {
 
 function showMade() {
   const cells = run.cells ? Object.entries(run.cells).map(([how, many]) => `${many.toLocaleString("en")} ${how}`).join(", ") : "none of its own";
-  at("lead").textContent = `${run.experiment}, ${run.complete ? "complete" : "not complete"}: ${run.rows.toLocaleString("en")} measurements.`;
+  at("lead").textContent = `${run.experiment}, ${run.complete ? "complete" : "not complete"}: ${run.rows.toLocaleString("en")} measurements.${run.left.length ? ` Left out to keep this page small: ${run.left.join(", ")}, in the run's folder.` : ""}`;
   const entries = [
     ["Run", run.name],
     ["Command", copyable(run.command, "the command", say)],
@@ -104,7 +117,7 @@ function showFigures() {
       make("p", { class: "note" }, `Configuration hash ${run.identity}, code fingerprint ${run.code}.`),
     );
     const alt = `${file} of ${run.name}: its numbers are in the tables of this page`;
-    return make("figure", {}, ...(image ? [make("img", { src: `data:image/png;base64,${image}`, alt, decoding: "async" })] : []), caption);
+    return make("figure", {}, ...(image ? [make("img", { src: `data:image/png;base64,${image}`, alt })] : []), caption);
   });
   at("pictures").replaceChildren(...(made.length ? made : [make("p", {}, "This run drew none.")]));
 }
@@ -205,6 +218,7 @@ function fill(section, note, table) {
 }
 
 function showIntervals() {
+  const named = naming();
   const { metric, label } = described(at("metric").value);
   const own = chosenRows().filter((row) => row.metric === metric);
   const { unit, drawn, notes } = drawable(own, "value");
@@ -233,6 +247,7 @@ function showIntervals() {
 }
 
 function showDifferences() {
+  const named = naming();
   const { metric, label } = described(at("metric").value) ?? {};
   const own = chosenRows().filter((row) => row.metric === metric && row.verdict !== "baseline");
   at("differences").hidden = !run.summary.compared || !own.length;
@@ -246,7 +261,7 @@ function showDifferences() {
   ];
   const lines = own.map((row) => ({
     ...head(row),
-    verdict: { text: row.verdict, mark: row.verdict === "tie" ? "tie" : "" },
+    verdict: words(row.verdict),
     text: { text: written(row.difference_text) || "-", sort: row.difference },
     ...Object.fromEntries(["difference_low", "difference_high", "pairs"].map((name) => [name, count(row[name])])),
   }));
@@ -265,6 +280,7 @@ function showDifferences() {
 }
 
 function showPareto() {
+  const named = naming();
   const [gain, lag, memory] = AXES.map((of) => of.find((metric) => described(metric) && rows.some((row) => row.metric === metric)));
   const settings = new Map();
   for (const row of several() ? [] : chosenRows()) {
@@ -324,7 +340,7 @@ function showSeries() {
       if (line.low && line.low[place] !== null) kinds.bands.push({ time, estimator: line.what, low: Number(line.low[place]), high: Number(line.high[place]) });
     });
   }
-  draw(at("series").querySelector(".chart"), overTime(kinds, seriesNames(part), span(kinds), part.unit), `${[...shown].join(", ")} over ${part.times.length} samples; the values at a sample are in the table below`);
+  draw(at("series").querySelector(".chart"), overTime(kinds, seriesNames(part), part.times, span(kinds), part.unit), `${[...shown].join(", ")} over ${part.times.length} samples; the values at a sample are in the table below`);
 }
 
 /** What the axis spans: all estimates, and all but the outermost of the samples. */
@@ -349,8 +365,8 @@ function showReadout(part) {
     what: words(line.what),
     ...Object.fromEntries(["value", "low", "high"].map((name) => [name, count(number(line[name]?.[place] ?? null))])),
   }));
-  const caption = `Sample ${part.times[place]} of the first repetition, ${part.name} (${part.unit}).`;
-  const note = `The first repetition${part.thinned ? `, of which ${part.thinned}` : ""}. The axis leaves out the outermost samples; bands are stated 95 % intervals.`;
+  const caption = `Sample ${part.times[place]} of ${part.of}, ${part.name} (${part.unit}).`;
+  const note = `Shown: ${part.of}${part.thinned ? `, ${part.thinned}` : ""}. The axis leaves out the outermost samples; bands are stated 95 % intervals.`;
   fill("series", note, sortable({ caption, columns, rows: lines, say }));
 }
 

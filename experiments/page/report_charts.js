@@ -52,7 +52,7 @@ function axisOf(values, title, more = {}) {
   return {
     type: "quantitative",
     title: log ? `${title}, logarithmic` : title,
-    scale: { zero: false, ...(log ? { type: "log" } : {}), ...more.scale },
+    scale: { ...(log ? { type: "log" } : { zero: false }), ...more.scale },
     axis: { grid: true, labelOverlap: true, tickCount: 5, ...more.axis },
   };
 }
@@ -88,8 +88,10 @@ export function frontier(rows, names, titles) {
   const { color, shape } = looks(names);
   const legend = present.length > 12 ? null : { title: null, values: present, symbolOpacity: 1 };
   for (const channel of [color, shape]) channel.legend = legend;
-  const x = { ...axisOf(rows.map((row) => row.x), titles.x), field: "x" };
-  const y = { ...axisOf(rows.map((row) => row.y), titles.y), field: "y" };
+  const [gains, lags] = ["y", "x"].map((name) => rows.map((row) => row[name]));
+  // Half a decibel and a tenth of the lag beyond what is there, or rounding would look like a difference.
+  const x = { ...axisOf(lags, titles.x, { scale: { domain: [0.9 * Math.min(...lags), 1.1 * Math.max(...lags) || 1], nice: false } }), field: "x" };
+  const y = { ...axisOf(gains, titles.y, { scale: { domain: [Math.min(...gains) - 0.5, Math.max(...gains) + 0.5], nice: false } }), field: "y" };
   const tooltip = { field: "tip" };
   const point = (filled, filter) => ({
     transform: [{ filter }],
@@ -108,9 +110,9 @@ export function frontier(rows, names, titles) {
 }
 
 /** Samples, level, bands and estimates over time: rows {time, estimator, value, low, high} of each kind. */
-export function overTime({ samples, level, bands, estimates }, names, domain, unit) {
+export function overTime({ samples, level, bands, estimates }, names, times, domain, unit) {
   const { color, strokeDash } = looks(names);
-  const x = { field: "time", type: "quantitative", title: "sample", scale: { zero: false, nice: false }, axis: { grid: false, tickCount: 6, labelOverlap: true } };
+  const x = { field: "time", type: "quantitative", title: "sample", scale: { zero: false, nice: false, domain: [times[0], times.at(-1)] }, axis: { grid: false, tickCount: 6, labelOverlap: true } };
   const y = { field: "value", type: "quantitative", title: unit, scale: { zero: false, domain, nice: false } };
   const layer = (values, mark, encoding) => ({ data: { values }, mark: { clip: true, ...mark }, encoding: { x, y, ...encoding } });
   return {

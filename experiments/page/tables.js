@@ -18,7 +18,7 @@ export function sortable({ caption, columns, rows, say }) {
   const table = region.appendChild(document.createElement("table"));
   const heading = table.createCaption();
   heading.id = id;
-  heading.textContent = caption;
+  heading.appendChild(document.createElement("span")).textContent = caption; // stays in sight when the table scrolls
   const head = table.createTHead().insertRow();
   const body = table.createTBody();
   const made = rows.map((row) => ({ row, element: drawnRow(columns, row) }));
