@@ -21,9 +21,10 @@ function chosenRows() {
 
 const streams = () => [...new Set(rows.map((row) => row.stream))];
 const several = () => new Set(chosenRows().map((row) => row.stream)).size > 1;
-const described = (metric) => run.summary.metrics.find((one) => one.metric === metric);
+const described = (metric) => run.summary.metrics?.find((one) => one.metric === metric);
 const key = (row) => JSON.stringify([row.stream, row.estimator, row.setting]);
 const withUnit = (label, unit) => (label.includes(`(${unit})`) || unit === "1" ? label : `${label} (${unit})`);
+const counted = (many, what) => `${many.toLocaleString("en")} ${what}${many === 1 ? "" : "s"}`;
 const words = (text) => ({ text: text === "" ? "-" : text });
 const count = (value) => ({ text: digits(value), sort: value });
 
@@ -99,7 +100,7 @@ function showFailures() {
     Object.fromEntries(Object.entries(failure).map(([name, value]) => [name, typeof value === "number" ? count(value) : words(value)])),
   );
   const told = raised
-    ? `${run.cells.failed} cells failed and ${run.cells.missing} are missing; the same command tries them again. They are counted here and averaged over nowhere.`
+    ? `${counted(run.cells.failed, "cell")} failed and ${run.cells.missing} missing; the same command tries again. They are counted here and averaged over nowhere.`
     : "No cell failed. These measurements have no value, and are averaged over nowhere:";
   at("failures").replaceChildren(
     make("p", raised ? { class: "failures" } : {}, told),

@@ -69,7 +69,7 @@ export function dots(rows, names, title, width, zero = false) {
     type: "nominal",
     sort: null,
     title: null,
-    axis: { labelLimit: Math.max(90, Math.min(420, 0.45 * width)), labelColor: "var(--ink)", grid: false, ticks: false },
+    axis: { labelLimit: Math.max(90, Math.min(420, 0.45 * width)), labelColor: "var(--ink)", labelFlush: false, grid: false, ticks: false },
   };
   const rule = { mark: { type: "rule", strokeWidth: 2 }, encoding: { x: { ...x, field: "low" }, x2: { field: "high" }, color, tooltip } };
   const dot = { mark: { type: "point", filled: true, size: 70, opacity: 1 }, encoding: { x: { ...x, field: "value" }, color, shape, tooltip } };

@@ -65,7 +65,7 @@ def written(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_the_first_time_all_is_new(root: Path) -> None:
     found = made(root)
     assert found.pop("README.md") == "different"  # its table is another one
-    assert list(found) == [*FILES, "results/README.md"]
+    assert list(found) == [*FILES, "results/README.md", "results/report.html"]
     assert set(found.values()) == {"new"}
     assert all((root / name).stat().st_size > 0 for name in found)
 
@@ -74,7 +74,7 @@ def test_the_second_time_all_is_identical_and_nothing_is_written(root: Path) -> 
     made(root)
     before = written(root)
     found = made(root)
-    assert list(found) == [*FILES, "results/README.md", "README.md"]
+    assert list(found) == [*FILES, "results/README.md", "results/report.html", "README.md"]
     assert set(found.values()) == {"identical"}
     assert written(root) == before
 
@@ -99,7 +99,7 @@ def test_pages_quote_the_runs(root: Path) -> None:
 
 def test_part_of_it_leaves_the_pages_alone(root: Path) -> None:
     made(root)
-    for page in (root / "README.md", root / "results" / "README.md"):
+    for page in (root / "README.md", root / "results" / "README.md", root / "results" / "report.html"):
         page.write_text("another page", encoding="utf-8")
     before = written(root)
     assert list(made(root, "compare_step")) == [name for name in FILES if "compare_step." in name]
@@ -118,9 +118,11 @@ def test_times_are_exempt(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(root)
     for name in ("cost.csv", "cost.md"):
         (root / "results" / "tables" / name).write_text("other times\n", encoding="utf-8")
-    (root / "results" / "README.md").write_text("of other times", encoding="utf-8")
+    for page in ("README.md", "report.html"):
+        (root / "results" / page).write_text("of other times", encoding="utf-8")
     found = made(root)
-    timed = {"results/tables/cost.csv", "results/tables/cost.md", "results/README.md"}
+    pages = {"results/README.md", "results/report.html"}
+    timed = {"results/tables/cost.csv", "results/tables/cost.md", *pages}
     assert {name for name, kind in found.items() if kind == "timings"} == timed
     assert {kind for name, kind in found.items() if name not in timed} == {"identical"}
 
@@ -152,7 +154,11 @@ def test_nothing_of_an_earlier_run_is_used_or_touched(names: list[str], root: Pa
 def test_what_is_temporary_is_gone_afterwards(root: Path, tmp_path: Path) -> None:
     made(root)
     assert list((tmp_path / "scratch").iterdir()) == []
-    assert sorted(path.name for path in (root / "results").iterdir()) == ["README.md", "tables"]
+    assert sorted(path.name for path in (root / "results").iterdir()) == [
+        "README.md",
+        "report.html",
+        "tables",
+    ]
 
 
 def test_what_is_temporary_is_gone_though_nobody_waits_for_the_end(root: Path, tmp_path: Path) -> None:
@@ -183,7 +189,7 @@ def test_the_command_tells_of_each_file_and_counts_them(
     capsys.readouterr()
     assert reproduce.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    names = [*FILES, "results/README.md", "README.md"]
+    names = [*FILES, "results/README.md", "results/report.html", "README.md"]
     assert lines[:-1] == [f"{name}: identical" for name in names]
     assert lines[-1] == f"{len(names)} files: {len(names)} identical. git diff shows what changed."
 
@@ -260,8 +266,7 @@ def _drawn(module: Any) -> Callable[..., Any]:
     """Only the first of the figures, the smaller for it."""
     estimates = module._estimates
 
-    def drawn(panel: Any) -> Any:
-        trials = {name: panel.condition.trial(own, [0]) for name, own in panel.estimators().items()}
+    def drawn(panel: Any, trials: Any) -> Any:
         figure = estimates(panel.setup, trials)
         figure.set_dpi(60)
         return {"estimates": figure}

@@ -33,7 +33,10 @@ CONFIG: dict[str, Any] = {
     "seeds": 3,
     "match": "none",
 }
-FILES = {"config.yaml", "figures/one.png", "manifest.json", "summary.csv", "summary.md", "table.csv"}
+FILES = {
+    *("config.yaml", "figures/one.png", "manifest.json", "report.html", "summary.csv", "summary.md"),
+    "table.csv",
+}
 
 
 class Figure:
