@@ -20,7 +20,7 @@ def available() -> bool:
 
 
 @functools.cache
-def bundle() -> str:
+def vega() -> str:
     """Return the script, which sets ``window.vegaEmbed``; ImportError naming the extra without vl-convert.
 
     Putting it together takes a second or two, so it is kept in the user's cache folder; where nothing can be

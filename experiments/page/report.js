@@ -345,14 +345,12 @@ function showSeries() {
 }
 
 /** What the axis spans: all estimates, and all but the outermost of the samples. */
-function span({ samples, level, estimates }) {
+function span({ samples, level, bands, estimates }) {
   const sorted = samples.map(({ value }) => value).filter(Number.isFinite).sort((a, b) => a - b);
   const inner = sorted.length ? [0.02, 0.98].map((share) => sorted[Math.round(share * (sorted.length - 1))]) : [];
   const all = [...level, ...estimates].map(({ value }) => value).filter(Number.isFinite).concat(inner);
-  if (!all.length) return [0, 1];
-  const [low, high] = [all.reduce((a, b) => Math.min(a, b)), all.reduce((a, b) => Math.max(a, b))];
-  const room = 0.05 * (high - low) || 0.5;
-  return [low - room, high + room];
+  if (bands.some(({ low }) => low <= 0)) all.push(Math.min(0, ...inner)); // no logarithms where a band crosses zero
+  return all.length ? [all.reduce((a, b) => Math.min(a, b)), all.reduce((a, b) => Math.max(a, b))] : [0, 1];
 }
 
 function showReadout(part) {

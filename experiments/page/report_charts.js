@@ -44,15 +44,18 @@ function looks(names) {
   };
 }
 
+const spansMuch = (low, high) => low > 0 && high > 50 * low;
+
 /** Logarithmic where all is positive and spans much; said in the title. */
 function axisOf(values, title, more = {}) {
   const finite = values.filter(Number.isFinite);
   const [low, high] = [Math.min(...finite), Math.max(...finite)];
-  const log = low > 0 && high > 50 * low;
+  const log = spansMuch(low, high);
+  const alone = low === high ? { domain: [low - (0.1 * Math.abs(low) || 1), low + (0.1 * Math.abs(low) || 1)] } : {};
   return {
     type: "quantitative",
     title: log ? `${title}, logarithmic` : title,
-    scale: { ...(log ? { type: "log" } : { zero: false }), ...more.scale },
+    scale: { ...alone, ...(log ? { type: "log" } : { zero: false }), ...more.scale },
     axis: { grid: true, labelOverlap: true, tickCount: 5, ...more.axis },
   };
 }
@@ -110,10 +113,13 @@ export function frontier(rows, names, titles) {
 }
 
 /** Samples, level, bands and estimates over time: rows {time, estimator, value, low, high} of each kind. */
-export function overTime({ samples, level, bands, estimates }, names, times, domain, unit) {
+export function overTime({ samples, level, bands, estimates }, names, times, [low, high], unit) {
   const { color, strokeDash } = looks(names);
   const x = { field: "time", type: "quantitative", title: "sample", scale: { zero: false, nice: false, domain: [times[0], times.at(-1)] }, axis: { grid: false, tickCount: 6, labelOverlap: true } };
-  const y = { field: "value", type: "quantitative", title: unit, scale: { zero: false, domain, nice: false } };
+  const log = spansMuch(low, high);
+  const room = log ? 1.1 : 0.05 * (high - low) || 0.5;
+  const scale = log ? { type: "log", domain: [low / room, high * room] } : { zero: false, domain: [low - room, high + room] };
+  const y = { field: "value", type: "quantitative", title: log ? `${unit}, logarithmic` : unit, scale: { ...scale, nice: false }, axis: { labelOverlap: true, tickCount: 6, ...(log ? { format: high > 1e6 || low < 1e-4 ? "~e" : "~g" } : {}) } };
   const layer = (values, mark, encoding) => ({ data: { values }, mark: { clip: true, ...mark }, encoding: { x, y, ...encoding } });
   return {
     height: 320,

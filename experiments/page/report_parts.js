@@ -47,7 +47,7 @@ export function make(name, attributes = {}, ...children) {
 
 /** Give a select these options; the value that it had stays if it is still there. */
 export function offer(select, options) {
-  const before = select.value;
+  const before = select.options.length ? select.value : null;
   select.replaceChildren(...options.map(([value, text]) => make("option", { value }, text)));
   if (options.some(([value]) => value === before)) select.value = before;
 }

@@ -15,7 +15,7 @@ import pytest
 from estimators import EMA, Kalman
 from experiments.job import completed
 from experiments.metrics import Measured
-from experiments.page.bundle import bundle
+from experiments.page.bundle import vega
 from experiments.report import MOST, main, report
 from experiments.reported import run_data
 from experiments.series import COLUMNS as SERIES
@@ -293,12 +293,12 @@ def test_its_charts_are_put_together_once_for_a_version(
 ) -> None:
     pytest.importorskip("vl_convert", reason="needs kalmean[report]")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    made = bundle.__wrapped__()
+    made = vega.__wrapped__()
     assert "window.vegaEmbed" in made
     (kept,) = (tmp_path / "kalmean").iterdir()
     assert kept.read_text(encoding="utf-8") == made
     kept.write_text("kept", encoding="utf-8")
-    assert bundle.__wrapped__() == "kept"
+    assert vega.__wrapped__() == "kept"
 
 
 # --- Pareto front -------------------------------------------------------------------------------------------
