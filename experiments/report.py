@@ -19,7 +19,10 @@ from experiments.reported import run_data
 from experiments.series import MOST as SERIES
 
 STYLES = ("style.css", "report.css")
-MODULES = ("theme.js", "charts.js", "tables.js", "report_charts.js", "report_parts.js", "report.js")
+MODULES = (
+    *("theme.js", "charts.js", "tables.js", "report_charts.js", "report_parts.js"),
+    *("report_made.js", "report_series.js", "report_metrics.js", "report.js"),
+)
 PAGE = "report.html"
 """What it is called in the folder of a run."""
 MOST = 2_500_000

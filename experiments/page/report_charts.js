@@ -5,7 +5,15 @@ import { THEME } from "./charts.js";
 const LOOKS = 7;
 const PAINTS = Array.from({ length: LOOKS }, (_, place) => `var(--series-${place})`);
 const MARKS = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"];
-const STROKES = [[1, 0], [6, 2], [1.5, 1.5], [6, 2, 1.5, 2], [3, 1], [9, 2, 1.5, 2, 1.5, 2], [1, 3]];
+const STROKES = [
+  [1, 0],
+  [6, 2],
+  [1.5, 1.5],
+  [6, 2, 1.5, 2],
+  [3, 1],
+  [9, 2, 1.5, 2, 1.5, 2],
+  [1, 3],
+];
 /** Rows of a chart; further ones are in its table. */
 export const MOST_ROWS = 60;
 const drawnIn = new Map();
@@ -20,15 +28,19 @@ export async function draw(element, spec, description) {
   const inner = document.createElement("div");
   inner.setAttribute("aria-hidden", "true");
   element.replaceChildren(inner);
-  const { view } = await window.vegaEmbed(inner, { width: "container", autosize: { type: "fit-x", contains: "padding" }, ...spec }, {
-    actions: false,
-    ast: true, // expressions are interpreted: the page's policy allows no code from text
-    config: { ...THEME, legend: { labelColor: "var(--ink)", titleColor: "var(--ink)", orient: "top", columns: 2 } },
-    defaultStyle: false,
-    mode: "vega-lite",
-    renderer: "svg",
-    tooltip: { disableDefaultStyle: true },
-  });
+  const { view } = await window.vegaEmbed(
+    inner,
+    { width: "container", autosize: { type: "fit-x", contains: "padding" }, ...spec },
+    {
+      actions: false,
+      ast: true, // expressions are interpreted: the page's policy allows no code from text
+      config: { ...THEME, legend: { labelColor: "var(--ink)", titleColor: "var(--ink)", orient: "top", columns: 2 } },
+      defaultStyle: false,
+      mode: "vega-lite",
+      renderer: "svg",
+      tooltip: { disableDefaultStyle: true },
+    },
+  );
   if (drawnIn.get(element).turn === turn) drawnIn.set(element, { turn, view });
   else view.finalize();
 }
@@ -72,11 +84,27 @@ export function dots(rows, names, title, width, zero = false) {
     type: "nominal",
     sort: null,
     title: null,
-    axis: { labelLimit: Math.max(90, Math.min(420, 0.45 * width)), labelColor: "var(--ink)", labelFlush: false, grid: false, ticks: false },
+    axis: {
+      labelLimit: Math.max(90, Math.min(420, 0.45 * width)),
+      labelColor: "var(--ink)",
+      labelFlush: false,
+      grid: false,
+      ticks: false,
+    },
   };
-  const rule = { mark: { type: "rule", strokeWidth: 2 }, encoding: { x: { ...x, field: "low" }, x2: { field: "high" }, color, tooltip } };
-  const dot = { mark: { type: "point", filled: true, size: 70, opacity: 1 }, encoding: { x: { ...x, field: "value" }, color, shape, tooltip } };
-  const nought = { data: { values: [{ nought: 0 }] }, mark: { type: "rule", color: "var(--ink)", strokeDash: [4, 3] }, encoding: { x: { field: "nought", type: "quantitative" }, y: null } };
+  const rule = {
+    mark: { type: "rule", strokeWidth: 2 },
+    encoding: { x: { ...x, field: "low" }, x2: { field: "high" }, color, tooltip },
+  };
+  const dot = {
+    mark: { type: "point", filled: true, size: 70, opacity: 1 },
+    encoding: { x: { ...x, field: "value" }, color, shape, tooltip },
+  };
+  const nought = {
+    data: { values: [{ nought: 0 }] },
+    mark: { type: "rule", color: "var(--ink)", strokeDash: [4, 3] },
+    encoding: { x: { field: "nought", type: "quantitative" }, y: null },
+  };
   return {
     data: { values: all },
     height: 24 * all.length,
@@ -93,8 +121,18 @@ export function frontier(rows, names, titles) {
   for (const channel of [color, shape]) channel.legend = legend;
   const [gains, lags] = ["y", "x"].map((name) => rows.map((row) => row[name]));
   // Half a decibel and a tenth of the lag beyond what is there, or rounding would look like a difference.
-  const x = { ...axisOf(lags, titles.x, { scale: { domain: [0.9 * Math.min(...lags), 1.1 * Math.max(...lags) || 1], nice: false } }), field: "x" };
-  const y = { ...axisOf(gains, titles.y, { scale: { domain: [Math.min(...gains) - 0.5, Math.max(...gains) + 0.5], nice: false } }), field: "y" };
+  const x = {
+    ...axisOf(lags, titles.x, {
+      scale: { domain: [0.9 * Math.min(...lags), 1.1 * Math.max(...lags) || 1], nice: false },
+    }),
+    field: "x",
+  };
+  const y = {
+    ...axisOf(gains, titles.y, {
+      scale: { domain: [Math.min(...gains) - 0.5, Math.max(...gains) + 0.5], nice: false },
+    }),
+    field: "y",
+  };
   const tooltip = { field: "tip" };
   const point = (filled, filter) => ({
     transform: [{ filter }],
@@ -105,7 +143,11 @@ export function frontier(rows, names, titles) {
     data: { values: rows },
     height: 300,
     layer: [
-      { transform: [{ filter: "datum.front" }], mark: { type: "line", color: "var(--muted)", strokeDash: [4, 3] }, encoding: { x, y, order: { field: "x" } } },
+      {
+        transform: [{ filter: "datum.front" }],
+        mark: { type: "line", color: "var(--muted)", strokeDash: [4, 3] },
+        encoding: { x, y, order: { field: "x" } },
+      },
       point(false, "!datum.front"),
       point(true, "datum.front"),
     ],
@@ -115,12 +157,30 @@ export function frontier(rows, names, titles) {
 /** Samples, level, bands and estimates over time: rows {time, estimator, value, low, high} of each kind. */
 export function overTime({ samples, level, bands, estimates }, names, times, [low, high], unit) {
   const { color, strokeDash } = looks(names);
-  const x = { field: "time", type: "quantitative", title: "sample", scale: { zero: false, nice: false, domain: [times[0], times.at(-1)] }, axis: { grid: false, tickCount: 6, labelOverlap: true } };
+  const x = {
+    field: "time",
+    type: "quantitative",
+    title: "sample",
+    scale: { zero: false, nice: false, domain: [times[0], times.at(-1)] },
+    axis: { grid: false, tickCount: 6, labelOverlap: true },
+  };
   const log = spansMuch(low, high);
   const room = log ? 1.1 : 0.05 * (high - low) || 0.5;
-  const scale = log ? { type: "log", domain: [low / room, high * room] } : { zero: false, domain: [low - room, high + room] };
-  const y = { field: "value", type: "quantitative", title: log ? `${unit}, logarithmic` : unit, scale: { ...scale, nice: false }, axis: { labelOverlap: true, tickCount: 6, ...(log ? { format: high > 1e6 || low < 1e-4 ? "~e" : "~g" } : {}) } };
-  const layer = (values, mark, encoding) => ({ data: { values }, mark: { clip: true, ...mark }, encoding: { x, y, ...encoding } });
+  const scale = log
+    ? { type: "log", domain: [low / room, high * room] }
+    : { zero: false, domain: [low - room, high + room] };
+  const y = {
+    field: "value",
+    type: "quantitative",
+    title: log ? `${unit}, logarithmic` : unit,
+    scale: { ...scale, nice: false },
+    axis: { labelOverlap: true, tickCount: 6, ...(log ? { format: high > 1e6 || low < 1e-4 ? "~e" : "~g" } : {}) },
+  };
+  const layer = (values, mark, encoding) => ({
+    data: { values },
+    mark: { clip: true, ...mark },
+    encoding: { x, y, ...encoding },
+  });
   return {
     height: 320,
     layer: [
@@ -142,7 +202,15 @@ export function swatch(name, names) {
   const line = picture.appendChild(document.createElementNS(space, "line"));
   const special = { samples: ["var(--sample)", "1 4", 3], "true level": ["var(--level)", "", 5] }[name];
   const [paint, dash, thick] = special ?? [PAINTS[place], STROKES[place].join(" "), 2];
-  for (const [key, value] of Object.entries({ x1: 0, x2: 36, y1: 6, y2: 6, stroke: paint, "stroke-dasharray": dash, "stroke-width": thick })) {
+  for (const [key, value] of Object.entries({
+    x1: 0,
+    x2: 36,
+    y1: 6,
+    y2: 6,
+    stroke: paint,
+    "stroke-dasharray": dash,
+    "stroke-width": thick,
+  })) {
     line.setAttribute(key, value);
   }
   return picture;

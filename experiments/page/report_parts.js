@@ -29,7 +29,9 @@ export function digits(value) {
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e15) return String(value);
-  return size >= 1e-4 && size < 1e6 ? String(Number(value.toPrecision(6))) : value.toExponential(4).replace(/\.?0+e/, "e");
+  return size >= 1e-4 && size < 1e6
+    ? String(Number(value.toPrecision(6)))
+    : value.toExponential(4).replace(/\.?0+e/, "e");
 }
 
 /** A mean with its half-width. */
@@ -73,4 +75,32 @@ async function copied(text, code) {
     getSelection().selectAllChildren(code);
     return document.execCommand("copy");
   }
+}
+
+export const at = (id) => document.getElementById(id);
+
+/** What the page as a whole says of itself. */
+export const about = held("about");
+
+/** Let a screen reader hear what a control has done. */
+export function say(text) {
+  at("status").textContent = text;
+}
+
+/** Cells of a table: words, and a number. */
+export const words = (text) => ({ text: text === "" ? "-" : text });
+export const count = (value) => ({ text: digits(value), sort: value });
+
+/** Columns of a table that hold numbers, by key and label. */
+export const numeric = (pairs) => pairs.map(([key, label]) => ({ key, label, numeric: true }));
+
+/** Put a section's note and table in their places; returned is that of its chart, hidden where there can be none. */
+export function fill(section, note, table) {
+  at(section).querySelector(".note").textContent = note;
+  at(section).querySelector(".numbers").replaceChildren(table);
+  const place = at(section).querySelector(".chart");
+  place.hidden = about.without !== "";
+  if (about.without)
+    at(section).querySelector(".note").textContent += ` ${about.without}, then python -m experiments.report DIR.`;
+  return place;
 }
