@@ -54,13 +54,17 @@ def run_data(folder: Path, name: str = "", images: bool = True, most: int = MOST
     most: samples of a series; of a longer one every k-th.
     """
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        summary = _read(folder / "summary.csv")
-        table = _read(folder / "table.csv")
-    except (OSError, ValueError) as error:
+        return _run(folder, name, images, most)
+    except (OSError, ValueError, KeyError) as error:
         stopped = (folder / "manifest.json").exists() and not (folder / "summary.csv").exists()
-        why = "the run was stopped; give its command again" if stopped else str(error)
+        lacking = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        why = "the run was stopped; give its command again" if stopped else lacking
         raise ValueError(f"{folder} is not the folder of a finished run: {why}") from error
+
+
+def _run(folder: Path, name: str, images: bool, most: int) -> dict[str, Any]:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    summary, table = _read(folder / "summary.csv"), _read(folder / "table.csv")
     columns = [Column(**column) for column in manifest.get("columns", [])]
     command = [part for part in manifest["command"] if not part.startswith("output=")]
     return {

@@ -383,21 +383,25 @@ def test_one_page_of_several_runs(swept: Path, single: Path, tmp_path: Path) -> 
     assert page.run(1)["experiment"] == "compare"
 
 
-@pytest.mark.parametrize("what", ["nothing", "stopped", "broken"])
+@pytest.mark.parametrize("what", ["nothing", "stopped", "broken", "bare"])
 def test_what_is_no_finished_run_is_refused_in_one_line(
     what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
     if what != "nothing":
         folder.mkdir()
-        (folder / "manifest.json").write_text('{"complete": false}' if what == "stopped" else "{")
+        text = {"stopped": '{"complete": false}', "broken": "{", "bare": "{}"}[what]
+        (folder / "manifest.json").write_text(text)
+    if what in ("broken", "bare"):
+        for name in ("summary.csv", "table.csv"):
+            (folder / name).write_text("a\n1\n")
     assert main([str(folder)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"report: {folder} is not the folder of a finished run: ")
     assert captured.err.count("\n") == 1
-    if what == "stopped":
-        assert "the run was stopped; give its command again" in captured.err
+    assert ("the run was stopped; give its command again" in captured.err) == (what == "stopped")
+    assert ("it lacks 'command'" in captured.err) == (what == "bare")
 
 
 def test_a_place_that_cannot_be_written_is_one_line(
