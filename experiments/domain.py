@@ -71,7 +71,7 @@ def run(setup: Setup) -> Outcome:
     table = long_table("domain", rows)
     summary = summarise(table)
     found = Findings(setup, grid, every, table, summary)
-    return Outcome(table, summary, text(found), figures(found), latex(summary, table, COLUMNS))
+    return Outcome(table, summary, text(found), figures(found), latex(summary, table, COLUMNS), COLUMNS)
 
 
 def _ratio_of(setup: Setup) -> GradientRatio:

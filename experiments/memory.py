@@ -112,7 +112,7 @@ def run(setup: Setup) -> Outcome:
     own = table["stream"].astype(str).str.startswith("s=")
     figures = {"bytes": by_bytes(found), "storage": by_storage(grid, stored)}
     text = "\n\n".join(blocks) + "\n"
-    return Outcome(table, summary, text, figures, latex(summarise(table[own]), table[own], [RMSE]))
+    return Outcome(table, summary, text, figures, latex(summarise(table[own]), table[own], [RMSE]), [RMSE])
 
 
 def tuned(

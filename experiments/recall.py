@@ -91,7 +91,7 @@ def run(setup: Setup) -> Outcome:
     summary = summarise(table)
     text = written(found, setup, summary, goals(found))
     figures = {"identity": _identity_figure(found), "memories": _memory_figure(found)}
-    return Outcome(table, summary, text, figures, latex(summary, table, [ACCURACY]))
+    return Outcome(table, summary, text, figures, latex(summary, table, [ACCURACY]), [ACCURACY])
 
 
 def gap_closed(seeds: int = 3, root_seed: int = 0) -> Array:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import gzip
 import hashlib
 import html
 import json
@@ -71,9 +73,15 @@ def _page(runs: Sequence[Mapping[str, Any]], title: str) -> str:
         description=f"Summary, intervals, paired differences, estimates and figures: {title}.",
         styles=[piece(name) for name in STYLES],
         scripts=[piece(name) for name in MODULES],
-        data={"about": about, **{f"run-{index}": run for index, run in enumerate(runs)}},
+        data={"about": about, **{f"run-{index}": _packed(run) for index, run in enumerate(runs)}},
         charts=charts,
     ).html()
+
+
+def _packed(run: Mapping[str, Any]) -> str:
+    """A run's data in a fourth of the bytes; browsers unpack gzip themselves (WHATWG, Compression)."""
+    text = json.dumps(run, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -183,7 +183,7 @@ def run(setup: Setup) -> Outcome:
         "break_even": figure_of_guesses(chosen),
     }
     text = "\n\n".join([*blocks_of_text(walks, levels, seen, setup), str(agreement(summary))]) + "\n"
-    return Outcome(table, summary, text, figures, latex(summary, table, columns))
+    return Outcome(table, summary, text, figures, latex(summary, table, columns), columns)
 
 
 def _checked(setup: Setup) -> GradientRatio:

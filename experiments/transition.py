@@ -128,7 +128,7 @@ def run(setup: Setup) -> Outcome:
     figures = {"transition": _figure(every, chosen), "betas": _figure_of_betas(betas, setup)}
     noise = table["stream"] == NOISE
     written = latex(summary[summary["stream"] == NOISE], table[noise], COLUMNS)
-    return Outcome(table, summary, text(summary, every, setup), figures, written)
+    return Outcome(table, summary, text(summary, every, setup), figures, written, COLUMNS)
 
 
 def _check(stream: Stream, chosen: Parameters) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import html
 import json
@@ -12,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from experiments.page.bundle import vega
 
 FOLDER = Path(__file__).parent
 
@@ -102,17 +103,6 @@ def joined(modules: Sequence[str]) -> str:
     """Put ES modules one after the other into one scope: what they import from each other is then there."""
     within = (re.sub(r"^import [^;]*;\n", "", module, flags=re.MULTILINE) for module in modules)
     return "\n".join(re.sub(r"^export ", "", module, flags=re.MULTILINE) for module in within)
-
-
-@functools.cache
-def vega() -> str:
-    """Vega-Embed and what it needs as one module, `vegaEmbed`; ImportError naming the extra without it."""
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise ImportError("charts need vl-convert: pip install 'kalmean[report]'") from error
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle
 
 
 def _digest(script: str) -> str:

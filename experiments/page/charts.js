@@ -3,7 +3,7 @@
 const FONT = "system-ui, sans-serif";
 
 /** Colours are the page's custom properties, so that a change of theme needs no new drawing. */
-const THEME = {
+export const THEME = {
   background: null,
   font: FONT,
   aria: false,

@@ -2,13 +2,16 @@
 
 import { showFailures, showFigures, showMade } from "./report_made.js";
 import { showMetric, showRows, showTable, take } from "./report_metrics.js";
-import { about, at, held, offer, say } from "./report_parts.js";
+import { about, at, offer, say, unzipped } from "./report_parts.js";
 import { showPart, showSeries } from "./report_series.js";
 
 let run;
 
-function showRun() {
-  run = held(`run-${at("run").value || 0}`);
+async function showRun() {
+  const id = `run-${at("run").value || 0}`;
+  const read = await unzipped(id);
+  if (id !== `run-${at("run").value || 0}`) return; // another one has been chosen meanwhile
+  run = read;
   const streams = take(run);
   const metrics = run.summary.metrics ?? [];
   const every = streams.length > 1 ? [["", `all ${streams.length} streams`]] : [];
@@ -49,11 +52,11 @@ const acts = {
   lines: () => showSeries(run),
 };
 for (const [id, act] of Object.entries(acts)) {
-  at(id).addEventListener("change", (event) => {
-    act();
+  at(id).addEventListener("change", async (event) => {
+    await act();
     const label = event.target.selectedOptions?.[0].text ?? event.target.closest("label").textContent.trim();
     say(`Shown: ${label}`);
   });
 }
-showRun();
+await showRun();
 document.documentElement.dataset.ready = "yes";

@@ -5,6 +5,13 @@ export function held(id) {
   return JSON.parse(document.getElementById(id).textContent);
 }
 
+/** The data of an element that holds it as gzip in base64. */
+export async function unzipped(id) {
+  const bytes = Uint8Array.from(atob(held(id)), (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
+
 /** Rows of a packed summary, as objects; infinities come as text, and what is missing as null. */
 export function unpacked({ columns, rows }, words) {
   const full = Object.entries(columns).map(([name, packed]) => [name, column(packed, rows)]);
