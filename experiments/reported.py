@@ -170,7 +170,7 @@ def _measured(summary: pd.DataFrame, table: pd.DataFrame, columns: Sequence[Colu
         is_first = [_setting(row) == firsts[row["stream"]] for row in rows]
         fields |= {
             "best": [(row["stream"], row["metric"], *_setting(row)) in winners for row in rows],
-            "front": [(row["stream"], *_setting(row)) in front for row in rows],
+            "front": [(row["stream"], *_place(row)) in front for row in rows],
             "verdict": [
                 "baseline" if first else _verdict(row, known)
                 for row, first in zip(rows, is_first, strict=True)
@@ -223,17 +223,23 @@ def _verdict(row: Mapping[str, Any], known: Mapping[str, Column]) -> str:
     return verdict_of(row, known.get(row["metric"], Column(row["metric"], ""))) or "differs"
 
 
-def _front(rows: Sequence[Mapping[str, Any]]) -> set[tuple[str, str, str]]:
+def _place(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """A row's setting, with what stands behind its metric's @ where an estimator is measured at several."""
+    return *_setting(row), row["metric"].partition("@")[2]
+
+
+def _front(rows: Sequence[Mapping[str, Any]]) -> set[tuple[str, str, str, str]]:
     """Streams and settings on the Pareto front of the stream: attenuation, lag and memory.
 
     A setting is off the front where another is better in one of the three and no worse in the others, by more
     than what counts as a tie: 0.1 dB, a thousandth of the lag.
     """
-    there = {row["metric"] for row in rows}
+    there = {row["metric"].partition("@")[0] for row in rows}
     gain, lag = (next((metric for metric in of if metric in there), "") for of in (ATTENUATION, LAG))
-    values: dict[str, dict[tuple[str, str], dict[str, float]]] = {}
+    values: dict[str, dict[tuple[str, str, str], dict[str, float]]] = {}
     for row in rows:
-        values.setdefault(row["stream"], {}).setdefault(_setting(row), {})[row["metric"]] = row["mean"]
+        own = values.setdefault(row["stream"], {}).setdefault(_place(row), {})
+        own[row["metric"].partition("@")[0]] = row["mean"]
     found = set()
     for stream, settings in values.items():
         points = {}

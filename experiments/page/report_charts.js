@@ -113,7 +113,7 @@ export function dots(rows, names, title, width, zero = false) {
   };
 }
 
-/** Attenuation against lag: what is on the front is full and joined by a line: rows {estimator, x, y, front, tip}. */
+/** Attenuation against lag, what is on the front full: rows {estimator, x, y, front, tip}. */
 export function frontier(rows, names, titles) {
   const present = names.filter((name) => rows.some(({ estimator }) => estimator === name));
   const { color, shape } = looks(names);
@@ -121,18 +121,21 @@ export function frontier(rows, names, titles) {
   for (const channel of [color, shape]) channel.legend = legend;
   const [gains, lags] = ["y", "x"].map((name) => rows.map((row) => row[name]));
   // Half a decibel and a tenth of the lag beyond what is there, or rounding would look like a difference.
+  const most = 1.1 * Math.max(...lags) || 1;
+  const wide = most > 100 && Math.min(...lags) >= 0 && Math.min(...lags) < 0.1 * most; // a lag may be zero
+  const lagging = wide
+    ? { type: "symlog", domain: [0, most], nice: false }
+    : { domain: [0.9 * Math.min(...lags), most], nice: false };
+  const lagTitle = wide ? `${titles.x}, logarithmic above 1` : titles.x;
   const x = {
-    ...axisOf(lags, titles.x, {
-      scale: { domain: [0.9 * Math.min(...lags), 1.1 * Math.max(...lags) || 1], nice: false },
-    }),
     field: "x",
+    type: "quantitative",
+    title: lagTitle,
+    scale: lagging,
+    axis: wide ? { values: [0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000] } : { tickCount: 5 },
   };
-  const y = {
-    ...axisOf(gains, titles.y, {
-      scale: { domain: [Math.min(...gains) - 0.5, Math.max(...gains) + 0.5], nice: false },
-    }),
-    field: "y",
-  };
+  const gaining = { domain: [Math.min(...gains) - 0.5, Math.max(...gains) + 0.5], nice: false };
+  const y = { field: "y", type: "quantitative", title: titles.y, scale: gaining, axis: { tickCount: 5 } };
   const tooltip = { field: "tip" };
   const point = (filled, filter) => ({
     transform: [{ filter }],
@@ -142,15 +145,7 @@ export function frontier(rows, names, titles) {
   return {
     data: { values: rows },
     height: 300,
-    layer: [
-      {
-        transform: [{ filter: "datum.front" }],
-        mark: { type: "line", color: "var(--muted)", strokeDash: [4, 3] },
-        encoding: { x, y, order: { field: "x" } },
-      },
-      point(false, "!datum.front"),
-      point(true, "datum.front"),
-    ],
+    layer: [point(false, "!datum.front"), point(true, "datum.front")],
   };
 }
 

@@ -276,57 +276,56 @@ function showDifferences() {
   );
 }
 
+/** A metric without the setting at which it was measured, and that setting: an estimator may have many. */
+const measuredAt = (metric) => [...metric.split("@"), ""].slice(0, 2);
+
 function showPareto() {
   const named = naming();
-  const [gain, lag, memory] = AXES.map((of) =>
-    of.find((metric) => described(metric) && shown.rows.some((row) => row.metric === metric)),
-  );
+  const bases = new Map(shown.rows.map((row) => [measuredAt(row.metric)[0], row.unit]));
+  const axes = AXES.map((of) => of.find((metric) => bases.has(metric)));
   const settings = new Map();
   for (const row of several() ? [] : chosenRows()) {
-    if (![gain, lag, memory].includes(row.metric)) continue;
-    settings.set(key(row), { ...settings.get(key(row)), row, [row.metric]: row });
+    const [base, where] = measuredAt(row.metric);
+    if (!axes.includes(base)) continue;
+    const id = `${key(row)} ${where}`;
+    settings.set(id, { ...settings.get(id), row, where, [base]: row });
   }
-  const full = [...settings.values()].filter((own) =>
-    [gain, lag, memory].every((metric) => Number.isFinite(own[metric]?.value)),
-  );
+  const full = [...settings.values()].filter((own) => axes.every((base) => Number.isFinite(own[base]?.value)));
   at("pareto").hidden = full.length < 2;
   if (full.length < 2) return;
-  const titles = { x: withUnit(described(lag).label, "samples"), y: withUnit(described(gain).label, "dB") };
-  const points = full.map((own) => ({
-    estimator: own.row.estimator,
-    x: own[lag].value,
-    y: own[gain].value,
-    front: Boolean(own.row.front),
-    tip: `${named(own.row)}\n${titles.y}: ${written(own[gain].text)}\n${titles.x}: ${written(own[lag].text)}\nmemory: ${written(own[memory].text)} bytes\n${own.row.front ? "on the front" : "off the front"}`,
-  }));
+  const labels = axes.map((base) => described(base)?.label ?? base.replace(/_db$/, "").replaceAll("_", " "));
+  const [y, x, memory] = labels.map((label, place) => withUnit(label, bases.get(axes[place])));
+  const told = (own) => [named(own.row), own.where && `at ${own.where}`].filter(Boolean).join(" ");
+  const points = full.map((own) => {
+    const numbers = axes.map((base) => written(own[base].text));
+    const lines = [y, x, memory].map((label, place) => `${label}: ${numbers[place]}`);
+    const [gain, lag] = axes.map((base) => own[base].value);
+    const front = Boolean(own.row.front);
+    const tip = [told(own), ...lines, front ? "on the front" : "off the front"].join("\n");
+    return { estimator: own.row.estimator, x: lag, y: gain, front, tip };
+  });
   const columns = [
     ...headColumns(full.map((own) => own.row)),
-    ...[gain, lag, memory].map((metric) => ({
-      key: metric,
-      label: described(metric).label,
-      numeric: true,
-      note: shown.rows.find((row) => row.metric === metric).unit,
-    })),
+    ...(full.some(({ where }) => where) ? [{ key: "where", label: "at" }] : []),
+    ...axes.map((base, place) => ({ key: base, label: labels[place], numeric: true, note: bases.get(base) })),
     { key: "front", label: "on the front" },
   ];
   const lines = full.map((own) => ({
     ...head(own.row),
-    ...Object.fromEntries(
-      [gain, lag, memory].map((metric) => [metric, { text: written(own[metric].text), sort: own[metric].value }]),
-    ),
+    ...Object.fromEntries(axes.map((base) => [base, { text: written(own[base].text), sort: own[base].value }])),
+    where: words(own.where),
     front: words(own.row.front ? "yes" : "no"),
   }));
   const note =
-    "Full and joined: the Pareto front of attenuation, lag and memory. Off it is what another setting beats in one of the three and equals in the others, but for ties.";
-  const place = fill(
-    "pareto",
-    note,
-    sortable({ caption: `Attenuation, lag and memory on ${full[0].row.stream}.`, columns, rows: lines, say }),
-  );
+    "Full: on the Pareto front of attenuation, lag and memory. Off it, and hollow, is what another setting beats " +
+    "in one of the three and equals in the others, but for ties.";
+  const caption = `Attenuation, lag and memory on ${full[0].row.stream}.`;
+  const place = fill("pareto", note, sortable({ caption, columns, rows: lines, say }));
   if (place.hidden) return;
+  const onFront = points.filter(({ front }) => front).length;
   draw(
     place,
-    frontier(points, shown.names, titles),
-    `${titles.y} against ${titles.x} of ${points.length} settings, ${points.filter(({ front }) => front).length} on the front; ${BELOW}`,
+    frontier(points, shown.names, { x, y }),
+    `${y} against ${x} of ${points.length} settings, ${onFront} on the front; ${BELOW}`,
   );
 }

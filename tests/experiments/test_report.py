@@ -327,6 +327,17 @@ def test_the_front_is_what_nothing_beats(tmp_path: Path) -> None:
     assert front(tmp_path, points) == {"slow", "quick", "heavy but better"}
 
 
+def test_one_estimator_may_stand_at_several_settings(tmp_path: Path) -> None:
+    metrics = {
+        f"{name}@{at}": [value]
+        for at, gain in (("a", 20.0), ("b", 10.0))
+        for name, value in (("attenuation_db", gain), ("lag", 99.0), ("state_bytes", 8.0))
+    }
+    shown = unpacked(run_data(measured(tmp_path / "run", {"ema": metrics}))["summary"])
+    on = shown["front"].astype(bool)
+    assert set(shown.loc[on, "metric"]) == {"attenuation_db@a", "lag@a", "state_bytes@a"}
+
+
 def test_ties_do_not_beat_each_other(tmp_path: Path) -> None:
     assert front(tmp_path, {"a": (20.0, 99.0, 8.0), "b": (20.09, 99.05, 8.0)}) == {"a", "b"}
     assert front(tmp_path, {"a": (20.0, 99.0, 8.0), "b": (20.09, 99.05, 16.0)}) == {"a"}
