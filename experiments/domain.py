@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from estimators import Estimator, Trait
-from experiments.agreement import closed_form
+from experiments.agreement import EXPECTED, closed_form
 from experiments.cells import BLOCK
 from experiments.domain_findings import COLUMNS, Findings
 from experiments.domain_report import figures, text
+from experiments.domain_tuning import Best, WayTuner, best_of, untunable
 from experiments.domain_ways import CONSTANT, Point, Together, Way, floored, ways, weight_of
 from experiments.metrics import Measured, joined, mean_over_time
 from experiments.runs import Outcome
+from experiments.settings import TUNING_STREAMS, Tune
 from experiments.setup import Setup, setting
-from experiments.streams import Array, Domain, GradientRatio, is_plain_walk
+from experiments.streams import Array, Domain, GradientRatio, Purpose, Realisations, is_plain_walk
 from experiments.summaries import Rows, long_table, summarise
 from experiments.tables import latex
 
 LOGARITHM = Together(Domain.log_ratio)
 OUTSIDE, SIGNED = "left (0, 1)", "needs positive samples"
+OF_OTHERS = {"odds_rmse", "odds_apart"}
+"""Metrics that are read of estimators other than the first."""
+OF_CLOSED_FORMS = {"odds_mse", "smoothed_mean"}
+"""Metrics that are there for the closed forms of them alone."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,11 @@ class Parameters:
             ("noise_shares", 0.0, 1.0, "from 0 to 1"),
         ):
             given = getattr(self, name)
-            if not given or len(set(given)) < len(given) or not all(low <= one <= high for one in given):
+            written = {f"{one:g}" for one in given}  # as points and ways are named
+            if not given or len(written) < len(given) or not all(low <= one <= high for one in given):
                 raise ValueError(
-                    f"experiment.{name}={given} is not valid; it must be a list of different numbers {valid}"
+                    f"experiment.{name}={given} is not valid; it must be a list of numbers {valid} that "
+                    "differ when written with six digits"
                 )
         if not 0.0 <= self.floor < 0.5:
             raise ValueError(f"experiment.floor={self.floor} is not valid; it must be in [0, 1/2)")
@@ -64,10 +72,13 @@ class Drawn(NamedTuple):
 def run(setup: Setup) -> Outcome:
     """Smooth in every way by every estimator, on the same samples; ValueError for settings of no use here."""
     stream = _ratio_of(setup)
-    setup.check_untuned("experiment=domain compares ways at the settings given")
+    setup.check_untuned("experiment=domain compares ways at the settings given and tunes them itself")
     chosen: Parameters = setup.parameters
     grid, every = points(stream, chosen), ways(chosen.noise_shares)
-    rows = [one for point in grid for one in _rows(setup, point, every)]
+    rows: list[Rows] = []
+    for point in grid:
+        best = _tuned(setup, point, every) if point.level == grid[-1].level else {}
+        rows += _rows(setup, point, every, best)
     table = long_table("domain", rows)
     summary = summarise(table)
     found = Findings(setup, grid, every, table, summary)
@@ -104,10 +115,11 @@ def points(stream: GradientRatio, chosen: Parameters) -> list[Point]:
     ]
 
 
-def draw(point: Point, repetitions: Sequence[int], root_seed: int) -> Drawn:
+def draw(point: Point, repetitions: Sequence[int], root_seed: int, purpose: Purpose = "evaluate") -> Drawn:
     """Draw repetitions; points of one seed differ in the level and in the size of the noise alone."""
-    drawn = point.stream.draw(repetitions, root_seed, "evaluate")
-    key = zlib.crc32(b"noise that both norms share")
+    drawn = point.stream.draw(repetitions, root_seed, purpose)
+    use = "" if purpose == "evaluate" else f", {purpose}"
+    key = zlib.crc32(f"noise that both norms share{use}".encode())
     shared = np.empty((len(repetitions), point.stream.steps))
     for row, repetition in zip(shared, repetitions, strict=True):
         sequence = np.random.SeedSequence(root_seed, spawn_key=(key, repetition))
@@ -116,8 +128,26 @@ def draw(point: Point, repetitions: Sequence[int], root_seed: int) -> Drawn:
     return Drawn(drawn.samples, level, point.log_sd * shared.T)
 
 
-def _rows(setup: Setup, point: Point, every: Sequence[Way]) -> Iterator[Rows]:
-    """Measurements of a point, by estimator and way."""
+def _tuned(setup: Setup, point: Point, every: Sequence[Way]) -> dict[Way, Best]:
+    """The best setting of the first estimator for each way, on the same streams; none where it has none."""
+    name, estimator = next(iter(setup.estimators.items()))
+    if untunable(name, estimator, point.stream.steps):
+        return {}
+    drawn = draw(point, range(TUNING_STREAMS), setup.root_seed, "tune")
+    log_ratios = Realisations(drawn.log_ratio, drawn.level, zero_mean=True)
+    burn_in, told = min(setup.burn_in, point.stream.steps // 4), setup.stream.own_noise_variance()
+    found = {}
+    for way in every:
+        if _takes(estimator, way):
+            scales = way.scales(point.stream, told)
+            scaled = [scale * one for scale, one in zip(scales, way.seen(*drawn), strict=True)]
+            found[way] = best_of(WayTuner(log_ratios, Tune.rmse, burn_in, way, scaled, scales), estimator)
+    return found
+
+
+def _rows(setup: Setup, point: Point, every: Sequence[Way], best: Mapping[Way, Best]) -> Iterator[Rows]:
+    """Measurements of a point, by estimator and way; best: of the first estimator, where it is tuned."""
+    first_name = next(iter(setup.estimators))
     width = max(1, BLOCK // point.stream.steps)
     found: dict[tuple[str, Way], list[list[Measured]]] = {}
     for first in range(0, setup.repetitions, width):
@@ -131,11 +161,43 @@ def _rows(setup: Setup, point: Point, every: Sequence[Way]) -> Iterator[Rows]:
                 if way == LOGARITHM:
                     beside = log_odds
                 own = list(_measured(setup, point, way, drawn.level, smoothed, log_odds, beside))
+                if name == first_name and way in best:
+                    own.append(_tuned_rmse(setup, point, way, drawn.level, best[way], seen[way]))
                 found.setdefault((name, way), []).append(own)
     for (name, way), blocks in found.items():
         estimator = setup.estimators[name]
         closed = list(_closed_forms(setup, point, way, estimator))
-        yield Rows(point.label, name, f"way={way.key} {setting(estimator)}".rstrip(), joined(blocks) + closed)
+        measured = _read(joined(blocks), closed, name == first_name) + closed
+        if name == first_name and way in best:
+            measured += best[way].measured()
+        yield Rows(point.label, name, f"way={way.key} {setting(estimator)}".rstrip(), measured)
+
+
+def _read(measured: Sequence[Measured], closed: Sequence[Measured], of_first: bool) -> list[Measured]:
+    """Without what no table and no sentence reads and no closed form states, which is most of it."""
+    stated = {one.metric for one in closed}
+    return [
+        one
+        for one in measured
+        if one.metric + EXPECTED in stated
+        or (one.metric not in OF_CLOSED_FORMS if of_first else one.metric in OF_OTHERS)
+    ]
+
+
+def _takes(estimator: Estimator, way: Way) -> bool:
+    """Whether an estimator can take what the way smooths."""
+    return Trait.POSITIVE not in estimator.traits or way != LOGARITHM
+
+
+def _tuned_rmse(
+    setup: Setup, point: Point, way: Way, level: Array, best: Best, seen: Sequence[Array]
+) -> Measured:
+    """RMSE of the weight at the setting chosen."""
+    smoothed = _smoothed(setup, point, way, best.estimator, seen)
+    log_odds = None if smoothed is None else way.log_odds(smoothed)
+    measured = _measured(setup, point, way, level, smoothed, log_odds, None)
+    rmse = next(one for one in measured if one.metric == "weight_rmse")
+    return replace(rmse, metric="tuned_weight_rmse")
 
 
 def _smoothed(
@@ -146,10 +208,9 @@ def _smoothed(
     Filtered in units in which its noise has the variance that the estimator was told of the stream it was set
     for: that is to tell it the quantity's own variance, and q by the same factor, whatever it calls them.
     """
-    if Trait.POSITIVE in estimator.traits and way == LOGARITHM:
+    if not _takes(estimator, way):
         return None
-    told = setup.stream.own_noise_variance()
-    scales = [np.sqrt(told / variance) for variance in way.variances(point.stream)]
+    scales = way.scales(point.stream, setup.stream.own_noise_variance())
     return [
         np.asarray(estimator.filter(scale * one).mean) / scale
         for scale, one in zip(scales, seen, strict=True)

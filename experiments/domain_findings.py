@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from estimators import EMA
+from experiments.domain_tuning import untunable
 from experiments.domain_ways import Point, Together, Way, weight_of
 from experiments.setup import Setup
 from experiments.streams import Domain
@@ -24,13 +26,23 @@ FACTOR, BIAS, FLOOR_SHARE = (
     Column("odds_bias", "bias of its log odds"),
     Column("floor_share", "floor binds (%)"),
 )
-COLUMNS = (FACTOR, BIAS, WEIGHT_RMSE, ODDS_RMSE, FLOOR_SHARE, FLOORED)
+TUNED = Column("tuned_weight_rmse", "RMSE of the weight, tuned (%)", better="less")
+GAIN, EDGE = Column("tuned_noise_gain", "noise gain chosen"), Column("tuned_edge", "at the edge")
+COLUMNS = (FACTOR, BIAS, WEIGHT_RMSE, TUNED, GAIN, ODDS_RMSE, FLOOR_SHARE, FLOORED)
 COMMUTES = 1e-9
 """Log odds within which two ways are one."""
 UNBIASED = 1e-12
 """Of 1: limits of the weight that are the true one."""
 SAID = ("less", "more", "tie", "not told apart", "no value")
 """How an error stands to another."""
+
+
+class Compared(NamedTuple):
+    """Points at which ways are compared with the first by one metric."""
+
+    label: str
+    points: Sequence[Point]
+    column: Column
 
 
 @dataclass(frozen=True)
@@ -100,15 +112,43 @@ class Findings:
         """The points of each kind of level."""
         return [self.moving, *[self.still] * (self.moving != self.still)]
 
-    def told(self, points: Sequence[Point], way: Way) -> list[tuple[str, float, Point]]:
+    @cached_property
+    def untuned(self) -> str:
+        """Why the first estimator is not tuned, empty where it is."""
+        name = self.names[0]
+        return untunable(name, self.setup.estimators[name], self.moving[0].stream.steps)
+
+    @property
+    def compared(self) -> list[Compared]:
+        """Each kind of level at the settings given, and the last one at those tuned."""
+        given = [Compared(points[0].level, points, WEIGHT_RMSE) for points in self.levels]
+        tuned = Compared(f"{self.moving[0].level}, tuned", self.moving, TUNED)
+        return given if self.untuned else [*given, tuned]
+
+    def told(self, compared: Compared, way: Way) -> list[tuple[str, float, Point]]:
         """By point, how the error of the weight stands to that of the first way, and how often as large."""
+        _, points, column = compared
         told = []
         for point in points:
-            row = self.row(point, self.names[0], way, WEIGHT_RMSE)
-            first = self.mean(point, self.names[0], self.first_way, WEIGHT_RMSE)
+            row = self.row(point, self.names[0], way, column)
+            first = self.mean(point, self.names[0], self.first_way, column)
             if row is not None and first > 0.0:
-                told.append((_said(row, WEIGHT_RMSE), float(row["mean"]) / first, point))
+                told.append((_said(row, column), float(row["mean"]) / first, point))
         return told
+
+    @property
+    def intervals(self) -> int:
+        """Intervals of differences to the first way from which its verdicts are counted."""
+        return sum(len(self.told(one, way)) for one in self.compared for way in self.ways[1:])
+
+    def beta(self, point: Point, way: Way) -> float:
+        """Of the exponential average whose noise gain was chosen, NaN where none was."""
+        gain = self.mean(point, self.names[0], way, GAIN)
+        return float(EMA.from_noise_gain(gain).beta) if np.isfinite(gain) else float("nan")
+
+    def at_edge(self, point: Point, way: Way) -> bool:
+        """Whether the noise gain chosen was the largest or the least of those tried."""
+        return self.mean(point, self.names[0], way, EDGE) == 1.0
 
     @property
     def sds(self) -> list[float]:
@@ -131,6 +171,7 @@ class Findings:
         yield self._on_bias()
         yield from self._on_memory()
         yield from self._on_error()
+        yield from self._on_tuning()
         yield from self._on_estimators()
         yield from self._on_commuting()
         if self.setup.parameters.floor:
@@ -167,19 +208,48 @@ class Findings:
 
     def _on_error(self) -> Iterator[str]:
         """Of which ways the weight errs least."""
-        for points in self.levels:
+        for compared in self.compared:
             less, others = dict[str, list[Point]](), list[str]()
             for way in self.ways[1:]:
-                told = self.told(points, way)
+                told = self.told(compared, way)
                 if own := [point for verdict, _, point in told if verdict == "less"]:
                     less[way.label] = own
                 if told and all(verdict == "more" for verdict, *_ in told):
                     others.append(way.label)
             worse = "; ".join(others) or "none"
-            better = [f"{label}, at {len(own)} ({_where(own)})" for label, own in less.items()]
+            number = len(compared.points)
+            better = [f"{label}, at {len(own)} of {number} ({_where(own)})" for label, own in less.items()]
             yield (
-                f"Level {points[0].level}: at all points the weight errs more than by the "
+                f"Level {compared.label}: at all points the weight errs more than by the "
                 f"{self.first_way.label} by: {worse}. Less somewhere by: {'; '.join(better) or 'none'}."
+            )
+
+    def _on_tuning(self) -> Iterator[str]:
+        """What is left of the differences at each way's own best, and which memories that takes."""
+        if self.untuned:
+            return
+        given, tuned = (
+            [(times, way, point) for way in self.ways[1:] for _, times, point in self.told(compared, way)]
+            for compared in (self.compared[0], self.compared[-1])
+        )
+        if given and tuned:
+            before, after = (max(one, key=lambda own: own[0]) for one in (given, tuned))
+            yield (
+                f"Times the RMSE of the {self.first_way.label}, level {self.moving[0].level}, at most: at "
+                f"the settings given {_of_way(*before)}; tuned {_of_way(*after)}."
+            )
+        spans, edges = [], []
+        for way in self.ways:
+            betas = [self.beta(point, way) for point in self.moving]
+            if not np.isnan(betas).any():
+                spans.append(f"{way.label} {min(betas):.3f} to {max(betas):.3f}")
+            if number := sum(self.at_edge(point, way) for point in self.moving):
+                edges.append(f"{way.label} at {number}")
+        yield f"Beta chosen, from least to largest over the points: {'; '.join(spans) or 'none'}."
+        if edges:
+            yield (
+                f"At the edge of the noise gains tried, of {len(self.moving)} points: {'; '.join(edges)}; a "
+                "best one may lie beyond."
             )
 
     def _on_estimators(self) -> Iterator[str]:
@@ -306,6 +376,10 @@ def _where(points: Sequence[Point]) -> str:
 def _counted(verdicts: Sequence[str]) -> str:
     counts = ", ".join(f"{said} at {verdicts.count(said)}" for said in SAID if said in verdicts)
     return f"{counts} of {len(verdicts)} points"
+
+
+def _of_way(times: float, way: Way, point: Point) -> str:
+    return f"{times:.2f} ({way.label}, ratio {point.ratio:g}, sd {point.log_sd:g})"
 
 
 def _times(pair: tuple[float, Point]) -> str:

@@ -8,15 +8,27 @@ from typing import Any
 import numpy as np
 
 from experiments.agreement import agreement
-from experiments.domain_findings import FACTOR, FLOOR_SHARE, FLOORED, ODDS_RMSE, SAID, WEIGHT_RMSE, Findings
+from experiments.domain_findings import (
+    FACTOR,
+    FLOOR_SHARE,
+    FLOORED,
+    ODDS_RMSE,
+    SAID,
+    TUNED,
+    WEIGHT_RMSE,
+    Findings,
+)
+from experiments.domain_tuning import budget
 from experiments.domain_ways import Point, Way
 from experiments.figures import line, styled
 from experiments.summaries import Column
-from experiments.tables import aligned, counted, quantity, verdict_of, wrapped
+from experiments.tables import WIDTH, aligned, counted, quantity, shortened, verdict_of, width, wrapped
 
 MARKS = {"tie": "=", "": "*"}
 SIDE = 5
-"""Estimators or ratios that stand side by side in a table."""
+"""Estimators or ratios that stand side by side in a table, at most."""
+SHARE = "noise: share of the noise variance in the larger norm"
+"""What the number in the label of both norms is."""
 SHAPES = "os^vDPX"
 """Of points in figures, by way."""
 
@@ -27,7 +39,8 @@ def text(found: Findings) -> str:
     """Everything, in lines of at most 110 columns; the first estimator where no other is named."""
     setup, name, first = found.setup, found.names[0], found.first_way.label
     middle = _middle(found)
-    shares = ", ".join(f"{share:g}" for share in setup.parameters.noise_shares)
+    intervals = found.intervals
+    shares = ", ".join(f"noise {share:g}" for share in setup.parameters.noise_shares)
     streams = counted(setup.repetitions, "stream")
     blocks = [
         _filled(
@@ -39,25 +52,30 @@ def text(found: Findings) -> str:
         _filled(
             "Ways: the log ratio, the ratio or the weight is smoothed; or both norms, or both inverse "
             f"norms, each by itself, where the larger has such a share ({shares}) of the variance of the log "
-            "ratio's noise. Filters are told the noise variance of what they smooth, at the starting ratio, "
-            "and q by that factor."
+            "ratio's noise, the other the rest. Filters are told the noise variance of what they smooth, at "
+            "the starting ratio, and q by that factor."
         ),
+        _filled(f"{_settings(found)} {_moves(found)}"),
         "Weight to which an endless memory tends on a constant level, over the true one, closed form:",
         *_sides(found.still, lambda points: _limits(found, points)),
         *_unbiased(found),
         f"RMSE of the weight, in % of the true one; {name}, level {middle.level}:",
         *_sides(found.moving, lambda points: _errors(found, points, WEIGHT_RMSE)),
+        *_tuned(found),
         f"RMSE of the weight's log odds by estimator; {middle.label}:",
-        *(aligned(part, texts=1) for part in _by_estimator(found, middle)),
+        *_side_by_side(found.names, lambda names: aligned(_by_estimator(found, middle, names), texts=1)),
         *_floored(found, middle.log_sd),
         _filled(
             f"± is half of a 95 % interval over the streams, n = {setup.repetitions}, which all ways and "
-            f"estimators share. * differs from the {first} by the paired interval; = a tie: all of that "
-            "within a thousandth."
+            f"estimators share. * differs from the {first}: the 95 % interval of the paired difference "
+            f"excludes 0; = a tie: that interval lies within a thousandth of the {first}'s value."
         ),
         _filled(
             f"RMSE of the weight against that of the {first}, {name}: at how many points it is less or more "
-            "by that interval, and how many times that of the other it is at the least and at the most:"
+            "by that interval, and how many times that of the other it is at the least and at the most. "
+            f"{counted(intervals, 'interval')}, not corrected for their number: where nothing differs, 1 in "
+            f"20 excludes 0 by chance, {0.05 * intervals:.3g} of so many, and on streams that points share "
+            "they do so together."
         ),
         aligned(_against(found), texts=3),
         "\n".join(_bulleted(sentence) for sentence in found.conclusions()),
@@ -75,8 +93,19 @@ def _middle(found: Findings) -> Point:
 def _sides(points: Sequence[Point], table: Callable[[Sequence[Point]], Lines]) -> Iterator[str]:
     """A table for as many ratios at a time as stand side by side."""
     ratios = list(dict.fromkeys(point.ratio for point in points))
-    for start in range(0, len(ratios), SIDE):
-        yield aligned(table([point for point in points if point.ratio in ratios[start : start + SIDE]]))
+    return _side_by_side(
+        ratios, lambda own: aligned(table([point for point in points if point.ratio in own]))
+    )
+
+
+def _side_by_side(columns: Sequence[Any], table: Callable[[Sequence[Any]], str]) -> Iterator[str]:
+    """Tables of some columns each, as many as a line holds, and all of about as many."""
+    for parts in range(-(-len(columns) // SIDE), len(columns) + 1):
+        each = -(-len(columns) // parts)
+        tables = [table(columns[start : start + each]) for start in range(0, len(columns), each)]
+        if each == 1 or all(width(one.partition("\n")[0]) <= WIDTH for one in tables):
+            yield from tables
+            return
 
 
 def _by_noise(
@@ -108,14 +137,71 @@ def _errors(found: Findings, points: Sequence[Point], column: Column, marked: bo
     )
 
 
-def _by_estimator(found: Findings, point: Point) -> Iterator[Lines]:
-    """Errors of the log odds at one point, by way, some estimators side by side."""
-    for start in range(0, len(found.names), SIDE):
-        side = found.names[start : start + SIDE]
-        rows = [
-            [way.label, *(_cell(found, point, name, way, ODDS_RMSE) for name in side)] for way in found.ways
-        ]
-        yield [["way", *side], *rows]
+def _settings(found: Findings) -> str:
+    """Estimators as they were given."""
+    own = found.summary[found.summary["stream"] == found.points[0].label]
+    given = dict(zip(own["estimator"], shortened(own).str.partition(" ")[2], strict=True))
+    said = "; ".join(f"{name} {given[name]}".rstrip() for name in found.names)
+    return f"Settings as given, tuned only where it is said: {said}."
+
+
+def _moves(found: Findings) -> str:
+    """How the level that moves does, where one does."""
+    point = found.moving[0]
+    if point.still:
+        return ""
+    stream = point.stream
+    more = [f"a ramp of {stream.ramp:g} a sample"] * bool(stream.ramp)
+    more += [f"jumps of {stream.jump_size:g} at a rate of {stream.jump_rate:g}"] * bool(stream.jump_rate)
+    return (
+        f"Level {point.level}: the log of the median ratio is a random walk of q/r = {stream.s:.3g}, r the "
+        f"square of the noise's log sd{''.join(f', with {one}' for one in more)}."
+    )
+
+
+def _tuned(found: Findings) -> Iterator[str]:
+    """The first estimator once more, each way at the noise gain that was best for it."""
+    name, first, others = found.names[0], found.first_way.label, found.ways[1:]
+    if found.untuned:
+        yield _filled(f"No way is tuned, for the first estimator cannot be: {found.untuned}.")
+        return
+    yield _filled(
+        f"RMSE of the weight, each way at its own best, in % of the true one; {name}, level "
+        f"{found.moving[0].level}; {budget(found.moving[0].stream.steps)}:"
+    )
+    yield from _sides(found.moving, lambda points: _errors(found, points, TUNED))
+    yield f"The same less that of the {first} on the same streams:"
+    yield from _sides(
+        found.moving,
+        lambda points: _by_noise(found, points, others, lambda p, way: _difference(found, p, way)),
+    )
+    yield _filled(
+        "The noise gain g chosen for each, as the beta of the exponential average that has it, "
+        "(1 - g) / (1 + g); ! at the edge of those tried:"
+    )
+    yield from _sides(
+        found.moving, lambda points: _by_noise(found, points, found.ways, lambda p, way: _beta(found, p, way))
+    )
+
+
+def _difference(found: Findings, point: Point, way: Way) -> str:
+    """Mean and half of the interval of the paired difference to the first way, tuned both."""
+    row = found.row(point, found.names[0], way, TUNED)
+    if row is None or not row["pairs"]:
+        return "-"
+    text = quantity(row["difference"], row["difference_high"] - row["difference"])
+    return text if row["difference"] < 0.0 else f"+{text}"
+
+
+def _beta(found: Findings, point: Point, way: Way) -> str:
+    beta = found.beta(point, way)
+    return f"{beta:.4f}{'!' if found.at_edge(point, way) else ' '}" if np.isfinite(beta) else "-"
+
+
+def _by_estimator(found: Findings, point: Point, names: Sequence[str]) -> Lines:
+    """Errors of the log odds at one point, by way, estimators side by side."""
+    rows = [[way.label, *(_cell(found, point, name, way, ODDS_RMSE) for name in names)] for way in found.ways]
+    return [["way", *names], *rows]
 
 
 def _floored(found: Findings, sd: float) -> Iterator[str]:
@@ -137,14 +223,14 @@ def _against(found: Findings) -> Lines:
     """How often each way errs more, or less, than the first, and how much, by kind of level."""
     lines = [["way", "inversion", "level", *SAID[:4], "least", "most"]]
     for way in found.ways[1:]:
-        for points in found.levels:
-            told = found.told(points, way)
+        for compared in found.compared:
+            told = found.told(compared, way)
             times = sorted(value for _, value, _ in told)
             ends = [f"{times[0]:.2f}", f"{times[-1]:.2f}"] if times else ["-", "-"]
             verdicts = [verdict for verdict, *_ in told]
             counts = [str(verdicts.count(said)) for said in SAID[:4]]
             when = "after" if way.before else "before"
-            lines.append([way.label, f"{when} the mean", points[0].level, *counts, *ends])
+            lines.append([way.label, f"{when} the mean", compared.label, *counts, *ends])
     return lines
 
 
@@ -208,7 +294,14 @@ def _drawn(found: Findings, points: Sequence[Point], draw: Callable[..., None], 
         first.yaxis.set_minor_formatter("")
         first.set_ylabel(label)
         handles, names = first.get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+        figure.legend(
+            handles,
+            names,
+            loc="outside lower center",
+            ncols=min(4, len(names)),
+            title=SHARE,
+            title_fontsize=8,
+        )
         pyplot.close(figure)
     return figure
 

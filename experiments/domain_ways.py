@@ -55,6 +55,10 @@ class Way(ABC):
     def variances(self, stream: GradientRatio) -> list[float]:
         """What filters are told of the noise of each: at the starting median, 1 for a quantity without."""
 
+    def scales(self, stream: GradientRatio, told: float) -> list[float]:
+        """What brings the noise of each quantity to the variance that filters are told."""
+        return [float(np.sqrt(told / variance)) for variance in self.variances(stream)]
+
     def medians(self, ratio: float) -> list[float]:
         """Of the quantities at a median ratio."""
         return self.means(ratio, 0.0)
@@ -125,7 +129,7 @@ class Apart(Way):
     @property
     def label(self) -> str:  # type: ignore[override]
         """The same in words."""
-        return f"{'1 / ' * self.inverse}norms, {self.noise_share:g}"
+        return f"{'1/' * self.inverse}norms, noise {self.noise_share:g}"
 
     @property
     def before(self) -> bool:  # type: ignore[override]

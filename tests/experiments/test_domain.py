@@ -22,7 +22,9 @@ from experiments.agreement import agreement
 from experiments.domain import Parameters, draw, points, run
 from experiments.domain_findings import Findings
 from experiments.domain_report import text
+from experiments.domain_tuning import EVERY, WayTuner
 from experiments.domain_ways import CONSTANT, Apart, Point, Together, floored, ways, weight_of
+from experiments.settings import BUDGET
 from experiments.setup import Setup
 from experiments.streams import Domain, GradientRatio, RegimeChange, Step
 from experiments.summaries import summarise
@@ -203,7 +205,7 @@ def test_what_has_no_value_says_why(kalmean: Callable[..., Any]) -> None:
         "estimators.holt.slope_gain=0.5",
     )
     assert ran.code == 0, ran.err
-    table = ran.table[ran.table["metric"] == "weight_rmse"]
+    table = ran.table[ran.table["metric"] == "odds_rmse"]
     way = table["parameters"].str.split(" ").str[0]
     log, holt = table["estimator"] == "log", table["estimator"] == "holt"
     assert set(table.loc[log & (way == "way=log_ratio"), "status"]) == {"needs positive samples"}
@@ -270,9 +272,10 @@ def test_conclusions_follow_from_the_figures() -> None:
         return told(setup, changed)
 
     better = with_ratio(0.5 * baseline)
-    assert "Less somewhere by: ratio, at 2 (ratio 1, 100)" in better
+    assert "Less somewhere by: ratio, at 2 of 2 (ratio 1, 100)" in better
     assert "| ratio | after the mean | walk | 2 | 0 | 0 | 0 | 0.50 | 0.50 |" in better
-    assert "log ratio by: ratio;" not in better
+    assert "Level walk: at all points the weight errs more than by the log ratio by: ratio;" not in better
+    assert "Level walk, tuned: at all points the weight errs more than by the log ratio by: ratio;" in better
     tied = with_ratio(baseline * (1.0 + 1e-7))
     assert "| ratio | after the mean | walk | 0 | 0 | 2 | 0 | 1.00 | 1.00 |" in tied
     noisy = with_ratio(baseline * np.resize([0.5, 1.5], baseline.size))
@@ -314,6 +317,123 @@ def test_a_stream_at_rest_has_one_level() -> None:
     assert "level walk" not in said
 
 
+# --- tuned ------------------------------------------------------------------------------------------------
+
+
+def test_each_way_is_tuned_by_as_many_gains_on_streams_that_are_not_evaluated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[tuple[str, float, float]] = []
+    error = WayTuner.error
+
+    def counted(self: WayTuner, estimator: Any) -> float:
+        found = error(self, estimator)
+        tried.append((self.way.key, float(np.exp(self.drawn.level[0, 0])), found))  # type: ignore[index]
+        return found
+
+    monkeypatch.setattr(WayTuner, "error", counted)
+    _, table, said = made({"ema": EMA(0.9), "kalman": Kalman.from_beta(0.9, r=WALK.r)}, seeds=3)
+    keys = [way.key for way in ways([0.8])]
+    assert [[key for key, _, _ in tried].count(key) for key in keys] == [2 * BUDGET] * len(keys)
+    point = next(p for p in points(WALK, Parameters(ratios=[100.0], log_sds=[1.0])) if not p.still)
+    drawn, tuning = draw(point, range(3), 0), draw(point, range(20), 0, "tune")
+    for one, other in ((drawn.log_ratio, tuning.log_ratio), (drawn.shared, tuning.shared)):
+        assert not np.isin(one, other).any()
+
+    def errors(way: Any, streams: Any, gain: float, every: int) -> Any:
+        means = [np.asarray(EMA.from_noise_gain(gain).filter(one).mean) for one in way.seen(*streams)]
+        off = weight_of(way.log_odds(means)) / weight_of(-streams.level) - 1.0
+        return np.sqrt((off[100::every] ** 2).mean(axis=0))
+
+    for way in ways([0.8]):
+        (gain,) = values(table, "tuned_noise_gain", way.key, "walk")
+        own = values(table, "tuned_weight_rmse", way.key, "walk")
+        np.testing.assert_allclose(own, 100.0 * errors(way, drawn, gain, 1), rtol=1e-9)
+        grid = np.geomspace(0.98, 0.01, 60)
+        best = min(errors(way, tuning, one, EVERY).mean() for one in grid)
+        assert errors(way, tuning, gain, EVERY).mean() <= 1.001 * best
+    assert not values(table, "tuned_weight_rmse", "ratio", CONSTANT).size
+    assert set(table.loc[table["metric"] == "tuned_weight_rmse", "estimator"]) == {"ema"}
+    said = " ".join(said.split())
+    assert (
+        "ema, level walk; tuned: 49 noise gains each, on 20 streams of other seeds, 400 samples each" in said
+    )
+
+
+def test_what_tuning_leaves_follows_from_the_figures() -> None:
+    setup, table, _ = made({"ema": EMA(0.9)}, seeds=6)
+    way = table["parameters"].astype(str).str.split(" ").str[0]
+    metric, ratio = table["metric"].astype(str), table["stream"].astype(str).str.endswith("ratio 100")
+    tuned, gains = metric == "tuned_weight_rmse", metric == "tuned_noise_gain"
+    changed = table.copy()
+    changed.loc[tuned, "value"] = 10.0 + changed.loc[tuned, "seed"]
+    changed.loc[tuned & (way == "way=ratio"), "value"] = 2.0
+    changed.loc[tuned & (way == "way=weight") & ratio, "value"] *= 3.0
+    changed.loc[gains, "value"] = 1.0 / 19.0
+    changed.loc[(metric == "tuned_edge"), "value"] = 0.0
+    changed.loc[(metric == "tuned_edge") & (way == "way=weight"), "value"] = 1.0
+    said = told(setup, changed)
+    assert "Level walk, tuned: at all points the weight errs more than by the log ratio by: none." in said
+    assert "Less somewhere by: ratio, at 2 of 2 (ratio 1, 100)." in said
+    assert "; tuned 3.00 (weight, ratio 100, sd 1)." in said
+    assert "| ratio | after the mean | walk, tuned | 2 | 0 | 0 | 0 | 0.16 | 0.16 |" in said
+    assert "| weight | before the mean | walk, tuned | 0 | 1 | 1 | 0 | 1.00 | 3.00 |" in said
+    assert "Beta chosen, from least to largest over the points: log ratio 0.900 to 0.900; ratio 0.900" in said
+    assert "At the edge of the noise gains tried, of 2 points: weight at 2; a best one may lie" in said
+    assert "| 1 | weight | 0.9000! | 0.9000! |" in said
+    changed.loc[metric == "tuned_edge", "value"] = 0.0
+    assert "At the edge of the noise gains tried" not in told(setup, changed)
+
+
+def test_an_estimator_without_a_noise_gain_to_choose_is_left_out_with_the_reason() -> None:
+    _, table, said = made({"odd": RunningMedian(31), "ema": EMA(0.9)})
+    assert not table["metric"].astype(str).str.startswith("tuned").any()
+    said = " ".join(said.split())
+    assert "No way is tuned, for the first estimator cannot be: estimators.odd: RunningMedian cannot" in said
+    assert "tuned |" not in said
+    assert "Beta chosen" not in said
+
+
+# --- the text ---------------------------------------------------------------------------------------------
+
+
+def test_the_text_says_what_its_numbers_and_marks_are() -> None:
+    estimators = {"ema": EMA(0.9), "kalman": Kalman.from_beta(0.9, r=WALK.r)}
+    said = " ".join(made(estimators, noise_shares=[0.25])[2].split())
+    assert "Settings as given, tuned only where it is said: ema beta=0.9; kalman q=0.01995 r=1.796." in said
+    assert "Level walk: the log of the median ratio is a random walk of q/r = 0.000101," in said
+    assert "the larger has such a share (noise 0.25) of the variance of the log ratio's noise, the" in said
+    assert "| 1/norms, noise 0.25 |" in said
+    assert "= a tie: that interval lies within a thousandth of the log ratio's value." in said
+    # 4 ways beside the log ratio, at 2 ratios, on a constant level and the walk, and on the walk tuned
+    assert "24 intervals, not corrected for their number: where nothing differs, 1 in 20 excludes 0" in said
+    assert "by chance, 1.2 of so many" in said
+
+
+def test_tables_of_many_digits_are_no_wider_than_the_page() -> None:
+    ratios = [1.0, 10.0, 100.0, 1000.0, 10000.0]
+    estimators = {f"estimator_{i}_of_a_long_name": EMA(0.99) for i in range(5)}
+    _, _, said = made(estimators, seeds=40, ratios=ratios, log_sds=[1.4], noise_shares=[0.5, 0.8])
+    assert max(map(len, said.splitlines())) <= 110
+
+
+def test_of_other_estimators_only_what_is_read_is_kept() -> None:
+    _, table, said = made({"ema": EMA(0.9), "debiased": DebiasedEMA(0.9)})
+    closed = {"odds_bias", "odds_mse", "weight_factor", "smoothed_mean"}
+    assert set(table.loc[table["estimator"] == "debiased", "metric"].astype(str)) == {
+        "odds_rmse",
+        "odds_apart",
+    } | closed | {f"{one}_expected" for one in closed}
+    assert not values(table, "smoothed_mean", "ratio", ratio=100.0).size
+    for metric in ("weight_factor", "odds_bias", "odds_mse", "smoothed_mean"):
+        rows = table[
+            table["metric"].isin([metric, f"{metric}_expected"]) & (table["estimator"] == "debiased")
+        ]
+        counts = rows.groupby(["stream", "parameters"], observed=True)["metric"].nunique()
+        assert (counts == 2).all()
+    assert "means lie more than 3 standard errors" in said
+
+
 # --- the command line -------------------------------------------------------------------------------------
 
 SMALL = (
@@ -348,10 +468,29 @@ def test_the_default_as_drawn(kalmean: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "valid"),
     [
-        ("ratios", [0.5], "a list of different numbers from 1 to 1e9"),
-        ("ratios", [], "a list of different numbers from 1 to 1e9"),
-        ("log_sds", [1.0, 1.0], "a list of different numbers from 0.001 to 5"),
-        ("noise_shares", [float("nan")], "a list of different numbers from 0 to 1"),
+        ("ratios", [0.5], "a list of numbers from 1 to 1e9 that differ when written with six digits"),
+        ("ratios", [], "a list of numbers from 1 to 1e9 that differ when written with six digits"),
+        (
+            "ratios",
+            [10.0, 10.0000001],
+            "a list of numbers from 1 to 1e9 that differ when written with six digits",
+        ),
+        (
+            "noise_shares",
+            [0.5, 0.50000001],
+            "a list of numbers from 0 to 1 that differ when written with six digits",
+        ),
+        (
+            "log_sds",
+            [1.0, 1.0000001],
+            "a list of numbers from 0.001 to 5 that differ when written with six digits",
+        ),
+        ("log_sds", [1.0, 1.0], "a list of numbers from 0.001 to 5 that differ when written with six digits"),
+        (
+            "noise_shares",
+            [float("nan")],
+            "a list of numbers from 0 to 1 that differ when written with six digits",
+        ),
         ("floor", 0.5, "in [0, 1/2)"),
         ("floor", float("nan"), "in [0, 1/2)"),
     ],
@@ -390,7 +529,13 @@ def test_streams_that_are_refused(stream: Any, message: str) -> None:
         ("experiment.floor=0.5", "experiment.floor=0.5 is not valid; it must be in [0, 1/2)"),
         (
             "match=delay",
-            "experiment=domain compares ways at the settings given; leave match and tune at none",
+            "experiment=domain compares ways at the settings given and tunes them itself; leave match and "
+            "tune at none",
+        ),
+        (
+            "experiment.ratios=[10,10.0000001]",
+            "experiment.ratios=[10.0, 10.0000001] is not valid; it must be a list of numbers from 1 to 1e9 "
+            "that differ when written with six digits",
         ),
     ],
 )
