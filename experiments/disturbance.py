@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,25 +13,23 @@ from estimators import Estimator, LinearEstimator, MovingAverage, Trait
 from experiments import disturbance_betas
 from experiments.agreement import agreement, closed_form
 from experiments.cells import Condition
-from experiments.disturbance_betas import span
-from experiments.disturbance_figures import Shown, bode, needed
+from experiments.disturbance_figures import Shown, beside_zero, bode, needed
+from experiments.disturbance_text import REMOVED, bullets, decibels, narrowed, span
 from experiments.metrics import Measured, Trial, attenuation, mean_over_time
 from experiments.plan import Panel
 from experiments.runs import Report
 from experiments.streams import Array
 from experiments.summaries import Column
-from experiments.tables import aligned, counted, quantity, verdict_of, wrapped
+from experiments.tables import counted, quantity, verdict_of
 
-REMOVED = 1e-10
-"""Share of a sinusoid below which what is left is rounding."""
 SETTLED = 1e-12
 """Weight left behind the burn-in below which a filter is its closed form."""
 MARGIN = 0.05
 """Decibels within which two attenuations are the same for every purpose."""
 ROUNDED, FINEST = 1e-6, 0.02
 """Half-widths in dB below which all repetitions are equal, and what is told apart in a table."""
-ACROSS = 5
-"""Estimators side by side in a table."""
+LARGEST, LOUDEST, WIDEST = 1e6, 120.0, 100_000
+"""Beyond these, or less than 1 / LARGEST, rounding is measured: of amplitude and period, level and window."""
 LOBES = (0.0, 0.05, 0.25)
 """Where a window's zeros are looked at, in cycles per sample: the first ones beyond."""
 
@@ -39,6 +37,8 @@ LOBES = (0.0, 0.05, 0.25)
 @dataclass(frozen=True)
 class Parameters:
     """frequencies in cycles per sample, amplitude in standard deviations of the noise, levels in dB.
+
+    Frequencies in [1e-6, 0.5], amplitude in [1e-6, 1e6], levels in [0.1, 120]; ValueError elsewhere.
 
     window: the moving average whose zeros, and what lies midway between them, linear filters are also
     measured at; 0 for none.
@@ -53,17 +53,25 @@ class Parameters:
 
     def __post_init__(self) -> None:
         for name, holds, valid in (
-            ("frequencies", _all_in(self.frequencies, 0.0, 0.5), "numbers in (0, 0.5], none of them twice"),
-            ("levels", _all_in(self.levels, 0.0, 300.0), "numbers in (0, 300], none of them twice"),
+            (
+                "frequencies",
+                _all_in(self.frequencies, 1.0 / LARGEST, 0.5),
+                f"a list of numbers in [{1.0 / LARGEST:g}, 0.5], none of them twice",
+            ),
+            (
+                "levels",
+                _all_in(self.levels, 0.1, LOUDEST),
+                f"a list of numbers in [0.1, {LOUDEST:g}], none of them twice",
+            ),
+            (
+                "amplitude",
+                1.0 / LARGEST <= self.amplitude <= LARGEST,
+                f"in [{1.0 / LARGEST:g}, {LARGEST:g}] standard deviations of the noise",
+            ),
+            ("window", 0 <= self.window <= WIDEST, f"an int from 0 to {WIDEST}"),
         ):
             if not holds:
-                raise ValueError(
-                    f"experiment.{name}={getattr(self, name)} is not valid; it must be a list of {valid}"
-                )
-        if not 0.0 < self.amplitude < np.inf:
-            raise ValueError(f"experiment.amplitude={self.amplitude} is not valid; it must be finite and > 0")
-        if self.window < 0:
-            raise ValueError(f"experiment.window={self.window} is not valid; it must be an int >= 0")
+                raise ValueError(f"experiment.{name}={getattr(self, name)} is not valid; it must be {valid}")
 
     @property
     def lobes(self) -> list[tuple[float, float]]:
@@ -121,11 +129,11 @@ def _at(trial: Trial, f: float, amplitude: float, linear: bool) -> Iterator[Meas
     wave = amplitude * np.cos(2.0 * np.pi * ((f * time) % 1.0))
     run = trial.run if linear else trial.estimator.filter(trial.drawn.samples + wave[:, np.newaxis])
     passed = np.asarray(run.replay(wave[:, np.newaxis], 0.0))[first:]
-    yield Measured(names[0], "dB", _decibels(amplitude_at(f, passed, first) / amplitude), "removed")
+    yield Measured(names[0], "dB", decibels(amplitude_at(f, passed, first) / amplitude), "removed")
     # What a map that does not depend on the data makes of the cosine is all that the cosine changes.
     moved = passed if linear else (np.asarray(run.mean) - np.asarray(trial.run.mean))[first:]
     power = mean_over_time(moved**2) / np.mean(wave[first:] ** 2)
-    yield Measured(names[1], "dB", _decibels(np.sqrt(power)), "removed")
+    yield Measured(names[1], "dB", decibels(np.sqrt(power)), "removed")
 
 
 def amplitude_at(f: float, values: Array, first: int = 0) -> Array:
@@ -147,11 +155,11 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
     betas = [disturbance_betas.reached(f, level) for f in chosen.frequencies for level in chosen.levels]
     blocks, conclusions, shown = [], [], []
     for panel in panels:
-        found = Found(panel, summary[summary["stream"] == panel.stream])
+        found = Found.of(panel, summary)
         # What a linear filter does to a cosine does not depend on how large it is.
         again = panel is not panels[0] and panel.setup.stream == panels[0].setup.stream
         own: Parameters = panel.setup.parameters
-        shown.append(Shown(own.amplitude, found.estimators, found.points(own)))
+        shown.append(Shown(own.amplitude, found.estimators, found.points(own), found.removed(own)))
         steps = panel.setup.stream.length()
         blocks.append(
             f"disturbance: a cosine of {own.amplitude:g} noise sd on {panel.setup.stream_name}, "
@@ -161,7 +169,7 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
         )
         blocks += _tables(found, own, with_linear=not again)
         said = list(sentences(found, own, with_linear=not again))
-        conclusions.append(f"A cosine of {own.amplitude:g} noise sd on {panel.stream}:\n\n{_bullets(said)}")
+        conclusions.append(f"A cosine of {own.amplitude:g} noise sd on {panel.stream}:\n\n{bullets(said)}")
     blocks += [
         "By map: amplitude of what the map that a run used makes of the cosine, with what of its scatter\n"
         "lies at that frequency. By effect: root mean square of the estimate with the cosine less the one\n"
@@ -173,7 +181,7 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
         *conclusions,
         "The least beta of an EMA that attains a level, its lag in samples and in periods of the cosine:",
         disturbance_betas.table(betas),
-        _bullets(list(disturbance_betas.sentences(betas))),
+        bullets(list(disturbance_betas.sentences(betas))),
         str(agreement(summary)),
     ]
     columns = [Column(metric(f), f"f = {f:g} (dB)", MARGIN, better="more") for f in chosen.frequencies]
@@ -181,20 +189,27 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
     return Report("\n\n".join(blocks) + "\n", figures, columns)
 
 
-def _bullets(said: Sequence[str]) -> str:
-    return "\n".join(wrapped(f"- {one}.", "  ") for one in said)
-
-
+@dataclass(frozen=True)
 class Found:
-    """The rows of a panel's summary by estimator and metric."""
+    """The rows of a panel's summary by estimator and metric.
 
-    def __init__(self, panel: Panel, summary: pd.DataFrame) -> None:
-        self.estimators = panel.estimators()
-        keys = zip(self.estimators, panel.rows, strict=True)
-        self.rows: dict[tuple[str, str], Any] = {}
-        for shown, (name, parameters) in keys:
+    exact: whether what a linear filter makes of a cosine owes nothing to chance, as no sample is missing.
+    """
+
+    estimators: Mapping[str, Estimator]
+    rows: Mapping[tuple[str, str], Any]
+    exact: bool
+
+    @classmethod
+    def of(cls, panel: Panel, summary: pd.DataFrame) -> Found:
+        """Those of the panel's own stream."""
+        summary = summary[summary["stream"] == panel.stream]
+        estimators = panel.estimators()
+        rows: dict[tuple[str, str], Any] = {}
+        for shown, (name, parameters) in zip(estimators, panel.rows, strict=True):
             own = summary[(summary["estimator"] == name) & (summary["parameters"] == parameters)]
-            self.rows |= {(shown, str(row["metric"])): row for _, row in own.iterrows()}
+            rows |= {(shown, str(row["metric"])): row for _, row in own.iterrows()}
+        return cls(estimators, rows, not panel.setup.stream.may_have_gaps)
 
     def linear(self, yes: bool) -> list[str]:
         """Estimators whose map does not depend on the data, or those whose does."""
@@ -219,6 +234,15 @@ class Found:
             ]
         return own
 
+    def removed(self, chosen: Parameters) -> dict[str, list[float]]:
+        """Frequencies of which a linear filter leaves nothing."""
+        asked = sorted({*chosen.frequencies, *(f for pair in chosen.lobes for f in pair)})
+        rows = {(name, f): self.rows.get((name, metric(f))) for name in self.linear(True) for f in asked}
+        return {
+            name: [f for f in asked if (row := rows[name, f]) is not None and row["status"] == "removed"]
+            for name in self.linear(True)
+        }
+
     def shown(self, name: str, of: str) -> str:
         """A cell of a table."""
         row = self.rows.get((name, of))
@@ -240,27 +264,25 @@ def _tables(found: Found, chosen: Parameters, with_linear: bool) -> Iterator[str
         (dependent, "attenuation", "Estimators whose map depends on the data, by map:"),
         (dependent, "effect", "The same, by effect:"),
     ):
-        for start in range(0, len(names), ACROSS):
-            some = names[start : start + ACROSS]
-            lines = [["f (cycles/sample)", *some]]
-            lines += [[f"{f:g}", *(found.shown(n, metric(f, by)) for n in some)] for f in chosen.frequencies]
-            if by == "attenuation":
-                lines.append(["white noise", *(found.shown(n, "attenuation_db") for n in some)])
-            yield title + "\n\n" + aligned(lines, texts=1)
+        lines = [["f (cycles/sample)", *names]]
+        lines += [[f"{f:g}", *(found.shown(n, metric(f, by)) for n in names)] for f in chosen.frequencies]
+        if by == "attenuation":
+            lines.append(["white noise", *(found.shown(n, "attenuation_db") for n in names)])
+        if names:
+            yield title + "\n\n" + narrowed(lines)
     if linear and chosen.lobes:
-        for start in range(0, len(linear), ACROSS):
-            some = linear[start : start + ACROSS]
-            lines = [[f"zeros of N = {chosen.window}", "f", *some]]
-            for pair in chosen.lobes:
-                k = round(pair[0] * chosen.window)
-                for label, f in zip((f"{k}/N", f"({k} + 1/2)/N"), pair, strict=True):
-                    lines.append([label, f"{f:.5f}", *(found.shown(n, metric(f)) for n in some)])
-            yield f"At the zeros of a window of {chosen.window}, and midway to the next:\n\n" + aligned(
-                lines, texts=1
-            )
+        lines = [[f"zeros of N = {chosen.window}", "f", *linear]]
+        for pair in chosen.lobes:
+            k = round(pair[0] * chosen.window)
+            for label, f in zip((f"{k}/N", f"({k} + 1/2)/N"), pair, strict=True):
+                lines.append([label, f"{f:.6g}", *(found.shown(n, metric(f)) for n in linear)])
+        yield (
+            f"At the zeros of a window of {chosen.window}, and midway to the next:\n\n"
+            + narrowed(lines, kept=2)
+        )
 
 
-def sentences(found: Any, chosen: Parameters, with_linear: bool = True) -> Iterator[str]:
+def sentences(found: Found, chosen: Parameters, with_linear: bool = True) -> Iterator[str]:
     """What the numbers say, estimator by estimator, against the first one named."""
     first = next(iter(found.estimators))
     count, dependent = len(chosen.frequencies), found.linear(False)
@@ -268,13 +290,15 @@ def sentences(found: Any, chosen: Parameters, with_linear: bool = True) -> Itera
         if name == first or not (with_linear or name in dependent):
             continue
         by = "effect" if name in dependent else "attenuation"
+        exact = found.exact and not {name, first} & {*dependent}
         verdicts: dict[str, list[float]] = {}
         for f in chosen.frequencies:
             row = found.rows.get((name, metric(f, by)))
             if row is not None and row["n"]:
-                verdict = verdict_of(row, Column(metric(f, by), "", MARGIN))
+                verdict = verdict_of(row, Column(metric(f, by), "", MARGIN, exact=exact))
                 key = verdict or ("more" if row["difference"] > 0.0 else "less")
                 verdicts.setdefault(key, []).append(float(row["difference"]))
+        valued = sum(len(values) for key, values in verdicts.items() if key != "no value")
         if len(verdicts.get("tie", [])) == count:
             yield f"{name} ties with {first} at all {count} frequencies (within {MARGIN:g} dB)"
             continue
@@ -284,7 +308,10 @@ def sentences(found: Any, chosen: Parameters, with_linear: bool = True) -> Itera
             if key in verdicts
         ]
         how = ", by effect" if name in dependent else ""
-        yield f"{name} against {first}{how}, {count} frequencies: {', '.join(parts) or 'no values'}"
+        without = f" ({count - valued} more without a value)" if 0 < valued < count else ""
+        at = valued or count
+        places = f"{at} {'frequency' if at == 1 else 'frequencies'}{without}"
+        yield f"{name} against {first}{how}, {places}: {', '.join(parts) or 'no values'}"
     if with_linear:
         yield from _of_window(found, chosen, first)
     for name in dependent:
@@ -303,7 +330,7 @@ _SAID = {
 }
 
 
-def _of_window(found: Any, chosen: Parameters, first: str) -> Iterator[str]:
+def _of_window(found: Found, chosen: Parameters, first: str) -> Iterator[str]:
     for name, estimator in found.estimators.items():
         if not isinstance(estimator, MovingAverage) or estimator.window != chosen.window or not chosen.lobes:
             continue
@@ -313,9 +340,8 @@ def _of_window(found: Any, chosen: Parameters, first: str) -> Iterator[str]:
         if name != first:
             less = [found.mean(name, metric(f)) - found.mean(first, metric(f)) for _, f in chosen.lobes]
             text += f"; midway between them its attenuation less that of {first} is {span(less)} dB"
-        turns = [f * chosen.window for f in chosen.frequencies]
-        beside = sum(turn > 0.75 and abs(turn - round(turn)) < 0.25 for turn in turns)
-        yield f"{text}; {beside} of the {len(turns)} frequencies of the table lie beside a zero"
+        beside = sum(beside_zero(f, chosen.window) for f in chosen.frequencies)
+        yield f"{text}; {beside} of the {len(chosen.frequencies)} frequencies of the table lie beside a zero"
 
 
 def _settled(estimator: Estimator, first: int) -> bool:
@@ -327,11 +353,5 @@ def _settled(estimator: Estimator, first: int) -> bool:
 
 def _all_in(values: Sequence[float], low: float, high: float) -> bool:
     return 0 < len(values) == len({f"{value:.6g}" for value in values}) and all(
-        low < value <= high for value in values
+        low <= value <= high for value in values
     )
-
-
-def _decibels(share: Any) -> Array:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        decibels: Array = np.where(share > REMOVED, -20.0 * np.log10(share), np.nan)
-    return decibels

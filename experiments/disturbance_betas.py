@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from estimators import EMA
-from experiments.tables import aligned
+from experiments.disturbance_text import beta_text, decibels, narrowed, span
 
 MEMORY = 45
 """Effective windows after which no weight is left that a float64 sum could show: exp(-45) < 3e-20."""
@@ -33,7 +33,7 @@ class Reached(NamedTuple):
     @property
     def lag(self) -> float:
         """Delay at zero frequency in samples: what the attenuation costs."""
-        return self.beta / (1.0 - self.beta)
+        return float(EMA(self.beta).group_delay)
 
     @property
     def asymptote(self) -> float:
@@ -60,7 +60,7 @@ def reached(f: float, level: float) -> Reached:
     turns = 2.0 * np.pi * ((f * np.arange(n)) % 1.0)
     ema = EMA(betas)
     ends = [np.asarray(ema.filter(wave).state.mean) for wave in (np.cos(turns), np.sin(turns))]
-    measured, smaller = -20.0 * np.log10(np.hypot(*ends))
+    measured, smaller = decibels(np.hypot(*ends))
     return Reached(f, level, beta, float(measured), float(smaller))
 
 
@@ -70,12 +70,16 @@ def sentences(betas: Sequence[Reached]) -> Iterator[str]:
     beyond = sum(np.isnan(one.beta) for one in betas)
     if beyond:
         yield f"{beyond} of {len(betas)} levels need a 1 - beta too small for float64"
+    long = len(betas) - beyond - len(there)
     if not there:
+        if long:
+            yield f"{long} of {len(betas)} betas remember more than {LONGEST:,} samples: not measured"
         return
     attained = sum(one.attains for one in there)
     yield (
         f"measured through the filter, {attained} of {len(there)} betas attain their level while a 1 - beta "
         f"larger by {SMALLER:g} of it does not"
+        + (f"; {long} more need over {LONGEST:,} samples and are not measured" if long else "")
     )
     slow = [one for one in there if 2.0 * np.pi * one.f >= 10.0 * (1.0 - one.beta)]
     if slow:
@@ -99,22 +103,10 @@ def table(betas: Sequence[Reached]) -> str:
         for level in levels:
             one = by[f, level]
             known = np.isfinite(one.beta)
-            cells += (
-                [f"{one.beta:.6g}", f"{one.lag:,.{1 if one.lag < 100.0 else 0}f}", f"{one.lag * f:.2f}"]
-                if known
-                else ["-"] * 3
-            )
+            cells += [beta_text(one.beta), _lag(one.lag), f"{one.lag * f:.2f}"] if known else ["-"] * 3
         lines.append([f"{f:g}", *cells])
-    return aligned(lines, texts=1)
+    return narrowed(lines, group=3)
 
 
-def span(values: Sequence[float], plus: bool = True) -> str:
-    """The least and the largest of some values, to a hundredth."""
-    finite = [value + 0.0 for value in values if np.isfinite(value)]
-    if not finite:
-        return "no"
-    sign = "+" if plus else ""
-    ends = list(
-        dict.fromkeys(f"{end:{sign}.2f}".replace("-0.00", "+0.00") for end in (min(finite), max(finite)))
-    )
-    return " to ".join(ends)
+def _lag(samples: float) -> str:
+    return f"{samples:.3g}" if samples >= 1e7 else f"{samples:,.{1 if samples < 100.0 else 0}f}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,10 @@ from estimators import (
     MovingAverage,
     RobustKalman,
     RunningMedian,
-    Trait,
 )
 from experiments.cells import Condition
-from experiments.disturbance import Parameters, amplitude_at, measure, metric, sentences
+from experiments.disturbance import Found, Parameters, amplitude_at, measure, metric, sentences
+from experiments.disturbance_figures import Shown, beside_zero, bode
 from experiments.streams import GradientRatio
 
 FREQUENCIES = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5]
@@ -157,17 +156,17 @@ def test_what_cannot_be_measured_says_why() -> None:
 # --- what is said -------------------------------------------------------------------------------------------
 
 
-def said(differences: Any, half: float, trait: bool = True) -> str:
+def said(differences: Any, half: float, trait: bool = True, exact: bool = True, n: int = 9) -> str:
     frequencies = [0.1, 0.25, 0.5]
     rows: dict[tuple[str, str], Any] = {}
     for f, difference in zip(frequencies, differences, strict=True):
         for by in ("attenuation", "effect"):
             rows["ema", metric(f, by)] = {"n": 9, "mean": 30.0, "status": "ok"}
             rows["other", metric(f, by)] = {
-                "n": 9,
+                "n": n if np.isfinite(difference) else 0,
                 "failed": 0,
-                "missing": 0,
-                "pairs": 9,
+                "missing": 0 if np.isfinite(difference) else n,
+                "pairs": n,
                 "status": "ok",
                 "mean": 30.0 + difference,
                 "difference": difference,
@@ -175,13 +174,9 @@ def said(differences: Any, half: float, trait: bool = True) -> str:
                 "difference_high": difference + half,
             }
     names = {"ema": EMA(0.9), "other": EMA(0.8) if trait else RunningMedian(9)}
-    fake = SimpleNamespace(
-        estimators=names,
-        rows=rows,
-        linear=lambda yes: [n for n, e in names.items() if (Trait.LINEAR in e.traits) is yes],
-        mean=lambda name, of: rows[name, of]["mean"],
+    return "\n".join(
+        sentences(Found(names, rows, exact), Parameters(frequencies=frequencies, window=0))  # type: ignore[arg-type]
     )
-    return "\n".join(sentences(fake, Parameters(frequencies=frequencies, window=0)))
 
 
 def test_sentences_follow_from_the_numbers() -> None:
@@ -191,9 +186,46 @@ def test_sentences_follow_from_the_numbers() -> None:
         "attenuates less at 1 (-2.00 dB)"
     )
     assert "not told apart at 3" in said([0.3, 0.2, -0.1], 1.0)
+    assert said([3.0, np.nan, 5.0], 0.1) == (
+        "other against ema, 2 frequencies (1 more without a value): attenuates more at 2 (+3.00 to +5.00 dB)"
+    )
     dependent = said([3.0, 5.0, -2.0], 0.1, trait=False)
     assert "other against ema, by effect, 3 frequencies: attenuates more at 2" in dependent
     assert "other: its attenuation by effect less that by map is +0.00 dB" in dependent
+
+
+def test_one_stream_tells_exact_attenuations_apart() -> None:
+    assert said([-0.55, 0.01, 2.0], np.nan, n=1) == (
+        "other against ema, 3 frequencies: ties at 1, attenuates more at 1 (+2.00 dB), "
+        "attenuates less at 1 (-0.55 dB)"
+    )
+    assert "not told apart at 3" in said([-0.55, 0.01, 2.0], np.nan, n=1, exact=False)
+    assert "not told apart at 3" in said([-0.55, 0.01, 2.0], np.nan, n=1, trait=False)
+
+
+def test_the_line_of_a_window_goes_through_what_was_measured_beside_its_zeros() -> None:
+    window, ema = MovingAverage(199), EMA(0.99)
+    gain = {f: 20.0 * np.log10(abs(window.frequency_response(f))) for f in (0.001, 0.005, 0.01)}
+    points = {"ema": [(0.01, -16.0, 0.0)], "window": [(f, g, 0.0) for f, g in gain.items()], "median": []}
+    names = {"ema": ema, "window": window, "median": RunningMedian(9)}
+    left, right = bode([Shown(1.0, names, points, {"window": [1 / 199]})]).axes
+    lines = {one.get_label(): one for one in left.get_lines()}
+    f, closed = lines["window"].get_data()
+    for at, expected in gain.items():
+        assert closed[f == at] == pytest.approx(expected, abs=1e-9)
+    assert {"beside a zero", "at a zero: nothing is left"} <= set(lines)
+    # What is not drawn as a line has lobes that are finer than one; the EMA has none.
+    assert 0.02 < f[-1] < 0.2
+    assert lines["ema"].get_xdata()[-1] == 0.5
+    reference = {one.get_label(): one for one in right.get_lines()}["ema (closed form)"]
+    f, closed = reference.get_data()
+    np.testing.assert_allclose(closed, 20.0 * np.log10(np.abs(ema.frequency_response(f))), rtol=1e-9)
+
+
+def test_what_lies_beside_a_zero() -> None:
+    near = [f for f in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5) if beside_zero(f, 199)]
+    assert near == [0.005, 0.01, 0.02, 0.05, 0.1]
+    assert not beside_zero(0.1, 0)
 
 
 def test_the_table_that_is_printed(kalmean: Callable[..., Any]) -> None:
@@ -227,14 +259,25 @@ def test_the_table_that_is_printed(kalmean: Callable[..., Any]) -> None:
     [
         (
             {"frequencies": []},
-            "experiment.frequencies=[] is not valid; it must be a list of numbers in (0, 0.5]",
+            "experiment.frequencies=[] is not valid; it must be a list of numbers in [1e-06, 0.5]",
         ),
         ({"frequencies": [0.6]}, "experiment.frequencies=[0.6] is not valid"),
         ({"frequencies": [0.0]}, "experiment.frequencies=[0.0] is not valid"),
         ({"frequencies": [0.1, 0.1]}, "none of them twice"),
+        ({"frequencies": [1e-9]}, "experiment.frequencies=[1e-09] is not valid"),
         ({"levels": [-3.0]}, "experiment.levels=[-3.0] is not valid"),
-        ({"window": -1}, "experiment.window=-1 is not valid; it must be an int >= 0"),
-        ({"amplitude": 0.0}, "experiment.amplitude=0.0 is not valid; it must be finite and > 0"),
+        (
+            {"levels": [300.0]},
+            "experiment.levels=[300.0] is not valid; it must be a list of numbers in [0.1, 120]",
+        ),
+        ({"window": -1}, "experiment.window=-1 is not valid; it must be an int from 0 to 100000"),
+        (
+            {"window": 10**11},
+            "experiment.window=100000000000 is not valid; it must be an int from 0 to 100000",
+        ),
+        ({"amplitude": 0.0}, "experiment.amplitude=0.0 is not valid; it must be in [1e-06, 1e+06] standard"),
+        ({"amplitude": 1e300}, "experiment.amplitude=1e+300 is not valid"),
+        ({"amplitude": 1e-300}, "experiment.amplitude=1e-300 is not valid"),
         ({"amplitude": np.inf}, "experiment.amplitude=inf is not valid"),
         ({"amplitude": np.nan}, "experiment.amplitude=nan is not valid"),
     ],

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from estimators import EMA
-from experiments.disturbance_betas import Reached, reached, sentences, span, table
+from experiments.disturbance_betas import Reached, reached, sentences, table
+from experiments.disturbance_text import beta_text, narrowed, span
 
 
 @pytest.mark.parametrize("level", [20.0, 30.0, 40.0])
@@ -72,3 +73,30 @@ def test_span_of_values() -> None:
     assert span([-0.001, 0.001]) == "+0.00"
     assert span([np.nan]) == "no"
     assert span([0.5, 2.0], plus=False) == "0.50 to 2.00"
+    assert span([-0.001, 25.04], digits=1) == "+0.0 to +25.0"
+
+
+def test_a_beta_near_one_is_told_by_its_distance() -> None:
+    found = reached(0.001, 100.0)
+    assert 1.0 - found.beta < 1e-6
+    assert f"| 1 - {1.0 - found.beta:.3g} |" in table([found])
+    assert "0.999369" in table([reached(0.001, 20.0)])
+    assert (beta_text(0.999999), beta_text(0.9), beta_text(1.0 - 1e-7)) == ("0.999999", "0.9", "1 - 1e-07")
+
+
+def test_betas_that_are_too_slow_to_measure_are_counted() -> None:
+    slow = reached(0.001, 100.0)
+    assert np.isnan(slow.measured)
+    assert list(sentences([slow])) == ["1 of 1 betas remember more than 10,000,000 samples: not measured"]
+    assert "1 of 1 betas attain" in next(sentences([slow, reached(0.1, 20.0)]))
+    assert "1 more need over 10,000,000 samples" in next(sentences([slow, reached(0.1, 20.0)]))
+
+
+def test_tables_stay_within_a_page() -> None:
+    text = table([reached(f, level) for f in (0.1, 0.5) for level in (5.0, 10.0, 15.0, 20.0, 25.0, 30.0)])
+    assert max(map(len, text.splitlines())) <= 110
+    heads = [row for row in text.splitlines() if row.startswith("| f ")]
+    assert len(heads) == 2
+    assert [head.count("beta") for head in heads] == [3, 3]
+    short = [["a", "b", "c"], ["1", "2", "3"]]
+    assert narrowed(short).count("\n") == 2
