@@ -13,8 +13,8 @@ from experiments.figures import line, styled
 
 PANELS = 3
 """Amplitudes or streams that are drawn at most."""
-BINS, FINE = 300, 64
-"""Across a panel, and frequencies in each."""
+FINE = 20_000
+"""Frequencies across a panel."""
 NARROWEST = 0.04
 """Decades between two zeros below which a line would fill the lobe."""
 FLOOR = -60.0
@@ -56,7 +56,7 @@ def bode(panels: Sequence[Shown]) -> Any:
         for axis in axes:
             axis.set(xscale="log", xlabel="frequency (cycles per sample)", ylim=(FLOOR - 2.0, 6))
             if axis.get_legend_handles_labels()[1]:
-                axis.legend(fontsize=7, loc="lower left")
+                axis.legend(fontsize=7, loc="upper right" if axis is axes[0] else "lower left")
         axes[0].set_ylabel("gain (dB)")
         pyplot.close(figure)
     return figure
@@ -74,21 +74,19 @@ def _draw_linear(axis: Any, panel: Shown, lowest: float) -> None:
         style = line(index)
         removed, points = panel.removed.get(name, ()), panel.points[name]
         # The line goes through what was measured, be it in a notch.
-        grid = np.geomspace(lowest, 0.5, BINS * FINE)
-        f = np.union1d(grid, [*removed, *(at for at, _, _ in points)])
+        f = np.union1d(np.geomspace(lowest, 0.5, FINE), [*removed, *(at for at, _, _ in points)])
         closed = _closed(estimator, f)
-        # Lobes that the line itself would fill are shaded from their lowest to their highest.
+        # Lobes that the line itself would fill are shaded below their peaks.
         dips = f[1:-1][(closed[1:-1] < closed[:-2]) & (closed[1:-1] <= closed[2:])]
         close = np.flatnonzero(np.diff(np.log10(dips)) < NARROWEST)
         end = dips[close[0]] if close.size else 0.5
         axis.plot(f[f <= end], closed[f <= end], label=name, **style)
         if close.size:
-            bins = grid.reshape(BINS, FINE)
-            bins = bins[bins[:, -1] > end]
-            # Of the zeros between, not all are on the grid.
-            high = _closed(estimator, bins).max(axis=1)
+            peak = np.r_[False, (closed[1:-1] > closed[:-2]) & (closed[1:-1] >= closed[2:]), True]
+            finer = np.r_[end, f[f > end]]
+            high = np.interp(np.log(finer), np.log(f[peak]), closed[peak])
             shade = {"color": style["color"], "alpha": 0.25, "linewidth": 0}
-            axis.fill_between(np.maximum(bins[:, FINE // 2], end), FLOOR - 2.0, high, **shade)
+            axis.fill_between(finer, FLOOR - 2.0, high, **shade)
             lobes = True
         window = estimator.window if isinstance(estimator, MovingAverage) else 0
         for at, gain, _ in points:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from estimators import EMA, Estimator, KalmanBank, LinearEstimator, MovingAverage, RunningMedian
+from estimators import Estimator, KalmanBank, LinearEstimator, MovingAverage, RunningMedian
 from experiments import memory_stalls
 from experiments.agreement import agreement, closed_form
+from experiments.disturbance_text import beta_text, bullets, narrowed, span
 from experiments.memory_figures import by_bytes, by_storage
 from experiments.metrics import Measured
 from experiments.runs import Outcome
@@ -18,11 +19,15 @@ from experiments.settings import BUDGET, TUNING_STREAMS, Tune, Tuner, at_noise_g
 from experiments.setup import Setup, setting
 from experiments.streams import Array, GradientRatio, is_plain_walk
 from experiments.summaries import Column, Rows, long_table, mean_interval, summarise
-from experiments.tables import aligned, counted, latex, quantity, wrapped
+from experiments.tables import counted, latex, quantity
 
 RMSE = Column("rmse", "RMSE", better="less")
-SETTLED = 30.0
-"""Effective windows in a stream from which on a mean square has a closed form to compare with."""
+LEAST, MOST = 1e-6, 1e6
+"""Between these lie variances, noise and means; beyond them tables are digits, or rounding, alone."""
+SLOWEST, FASTEST = 1e-12, 1e3
+"""Between these lie the ratios q/r of walks."""
+RESOLVED = 1e8
+"""Times the noise up to which a mean may be, for float64 to resolve errors of a part of the noise."""
 NEAR = 1.1
 """Of the first estimator's error: a window that comes so near is as good for most purposes."""
 
@@ -45,20 +50,22 @@ class Parameters:
     repetitions: int = 20
 
     def __post_init__(self) -> None:
+        walks = f"numbers in [{SLOWEST:g}, {FASTEST:g}], none twice"
         for name, holds, valid in (
-            ("drifts", _each(self.drifts, 0.0, 1e3, least=0), "numbers in (0, 1000), none twice"),
-            ("windows", _each(self.windows, 0, np.inf, least=0), "ints >= 1, none twice"),
-            ("betas", _each(self.betas, 0.0, 1.0), "numbers in (0, 1), none twice"),
-            ("noise", _each(self.noise, 0.0, np.inf), "numbers > 0, none twice"),
-            ("walks", _each(self.walks, 0.0, 1e3), "numbers in (0, 1000), none twice"),
+            ("drifts", _each(self.drifts, SLOWEST, FASTEST, _drift, least=0), f"{walks} to three digits"),
+            ("windows", _each(self.windows, 1, np.inf, str, least=0), "ints >= 1, none twice"),
+            ("betas", _each(self.betas, 1e-9, 1.0 - 1e-9, beta_text), "numbers in (0, 1 - 1e-9], none twice"),
+            ("noise", _each(self.noise, LEAST, MOST), f"numbers in [{LEAST:g}, {MOST:g}], none twice"),
+            ("walks", _each(self.walks, SLOWEST, FASTEST), walks),
         ):
             if not holds:
                 raise ValueError(
                     f"experiment.{name}={getattr(self, name)} is not valid; it must be a list of {valid}"
                 )
-        if not 1e-30 < abs(self.mean) < 1e30:
+        if not LEAST <= abs(self.mean) <= min(MOST, RESOLVED * min(self.noise)):
             raise ValueError(
-                f"experiment.mean={self.mean} is not valid; it must be of magnitude in (1e-30, 1e30)"
+                f"experiment.mean={self.mean} is not valid; its magnitude must be in [{LEAST:g}, {MOST:g}], "
+                f"and at most {RESOLVED:g} times the least noise"
             )
         for name, fewest in (("steps", 10), ("repetitions", 2)):
             if getattr(self, name) < fewest:
@@ -76,6 +83,11 @@ class Sized(NamedTuple):
     """q/r of the streams that its setting was chosen on; None where there was nothing to choose."""
     rmse: Array
 
+    @property
+    def is_fixed_window(self) -> bool:
+        """Whether it is a moving average of a window that nothing chose."""
+        return isinstance(self.estimator, MovingAverage) and self.tuned_at is None
+
 
 def run(setup: Setup) -> Outcome:
     """Tune each estimator on each drift, measure errors there and elsewhere; then the stored states."""
@@ -87,9 +99,18 @@ def run(setup: Setup) -> Outcome:
             "with stream.s > 0 and nothing but median, r, s and steps changed"
         )
     base: GradientRatio = setup.stream
+    for name, value, low, high in (("r", base.r, LEAST, MOST), ("s", base.s, SLOWEST, FASTEST)):
+        if not low <= value <= high:
+            raise ValueError(
+                f"stream.{name}={value} is not valid; experiment=memory needs it in [{low:g}, {high:g}]"
+            )
     drifts = list(dict.fromkeys([base.s, *chosen.drifts]))
+    if len({_drift(s) for s in drifts}) < len(drifts):
+        raise ValueError(
+            f"experiment.drifts={chosen.drifts} is not valid; to three digits one is stream.s={base.s}"
+        )
     best = {s: tuned(setup, replace(base, s=s), chosen.windows) for s in drifts}
-    found = {s: list(_measured(setup, replace(base, s=s), best)) for s in drifts}
+    found = {s: list(_measured(setup, replace(base, s=s), best, base.s)) for s in drifts}
     grid = memory_stalls.Grid(
         chosen.betas, chosen.noise, chosen.walks, chosen.mean, chosen.steps, chosen.repetitions
     )
@@ -106,8 +127,9 @@ def run(setup: Setup) -> Outcome:
     blocks = [
         *_text(found, setup),
         *memory_stalls.text(grid, stored, held),
-        _bullets([*sentences(found), *memory_stalls.sentences(grid, stored.rmse, held)]),
+        bullets([*sentences(found), *memory_stalls.sentences(grid, stored.rmse, held)]),
         str(agreement(summary)),
+        memory_stalls.unjudged(grid),
     ]
     own = table["stream"].astype(str).str.startswith("s=")
     figures = {"bytes": by_bytes(found), "storage": by_storage(grid, stored)}
@@ -149,10 +171,12 @@ def tuned(
 
 
 def _measured(
-    setup: Setup, stream: GradientRatio, best: Mapping[float, Mapping[str, tuple[Estimator, bool]]]
+    setup: Setup,
+    stream: GradientRatio,
+    best: Mapping[float, Mapping[str, tuple[Estimator, bool]]],
+    given: float,
 ) -> Iterator[Sized]:
     """Settings tuned on this stream, then those that were tuned on the one that the run is given."""
-    given = setup.stream.s  # type: ignore[attr-defined]
     width = max(1, 200_000 // stream.steps)
     blocks = [range(i, min(i + width, setup.seeds)) for i in range(0, setup.seeds, width)]
     drawn = [stream.draw(block, setup.root_seed, "evaluate") for block in blocks]
@@ -178,7 +202,7 @@ def _rows(found: Sequence[Sized], stream: GradientRatio, burn_in: int) -> Iterat
             Measured("rmse", stream.unit, one.rmse),
             Measured("state_bytes", "bytes", np.full(count, float(one.estimator.state_bytes))),
         ]
-        expected = expected_mse(one.estimator, stream, burn_in)
+        expected = memory_stalls.closed_mse(one.estimator, stream, burn_in)
         if expected is not None:
             measured += [
                 Measured("mse", f"({stream.unit})^2", one.rmse**2),
@@ -187,47 +211,37 @@ def _rows(found: Sequence[Sized], stream: GradientRatio, burn_in: int) -> Iterat
         yield Rows(f"s={stream.s:.3g}", name, setting(one.estimator), measured)
 
 
-def expected_mse(estimator: Any, stream: GradientRatio, burn_in: int) -> float | None:
-    """Expected squared error after the burn-in, start-up included; None where there is no closed form."""
-    constant = type(estimator) is EMA and estimator.initial is not None
-    full = isinstance(estimator, MovingAverage) and estimator.window <= burn_in
-    if not (constant or full) or stream.steps < SETTLED * float(estimator.effective_window):
-        return None
-    offset = float(np.log(stream.median)) - (estimator.initial if constant else 0.0)
-    return memory_stalls.expected_mse(estimator, stream, burn_in, offset)
-
-
 def _text(found: Mapping[float, Sequence[Sized]], setup: Setup) -> Iterator[str]:
     given = next(iter(found))
     first = found[given][0].name
     yield (
         f"memory: {counted(setup.seeds, 'stream')} of {setup.stream.length():,} samples for each q/r = s, "
-        f"root seed {setup.root_seed}; errors after the first {setup.burn_in:,}.\n"
+        f"root seed {setup.root_seed}; errors once settled, after\n"
+        f"the first {setup.burn_in:,}. "
         f"Tuned: {BUDGET} settings each, on rmse over {TUNING_STREAMS} streams of other seeds.\n"
         f"Bytes of float64 state per channel, at s = {given:.3g}."
     )
     names = list(dict.fromkeys(one.name for own in found.values() for one in own))
     lines = [["estimator", "bytes", *(f"s = {s:.3g}" for s in found)]]
     for name in names:
-        here = {s: _find(own, name, s) for s, own in found.items()}
-        known = [one for one in here.values() if one is not None]
-        lines.append(
-            [name, _bytes(known), *("-" if one is None else _value(one.rmse) for one in here.values())]
-        )
-    yield "RMSE (log ratio), each setting tuned where it is measured, if there is one to tune:\n\n" + aligned(
-        lines, texts=1
+        known = {s: _find(own, name, s) for s, own in found.items() if _has(own, name, s)}
+        cells = [_value(known[s].rmse) if s in known else "-" for s in found]
+        lines.append([name, _bytes(list(known.values())), *cells])
+    yield (
+        "RMSE (log ratio), each setting tuned where it is measured, if there is one to tune:\n\n"
+        + narrowed(lines, kept=2)
     )
     others = [s for s in found if s != given]
     if others:
         lines = [["estimator", "bytes", *(f"s = {s:.3g}" for s in others)]]
         for name in names:
-            told = {s: _find(found[s], name, given) for s in others}
-            if all(one is not None for one in told.values()):
-                cells = [_over(one.rmse, _find(found[s], first, s).rmse) for s, one in told.items()]  # type: ignore[union-attr]
+            if all(_has(found[s], name, given) for s in others):
+                own = [(_find(found[s], name, given), _find(found[s], first, s)) for s in others]
+                cells = [_over(one.rmse, base.rmse) for one, base in own]
                 lines.append([name, _bytes([_find(found[given], name, given)]), *cells])
         yield (
             f"s not known: tuned at s = {given:.3g}, or finding it; % of error over {first} tuned at the s "
-            "of the column:\n\n" + aligned(lines, texts=1)
+            "of the column:\n\n" + narrowed(lines, kept=2)
         )
     yield f"± is half of a 95 % interval over the streams, n = {setup.seeds}; differences are paired."
 
@@ -238,16 +252,17 @@ def sentences(found: Mapping[float, Sequence[Sized]]) -> Iterator[str]:
     reference = found[given][0]
     first, cheap = reference.name, reference.estimator.state_bytes
     for one in found[given][1:]:
-        here = {s: _find(own, one.name, s) for s, own in found.items()}
-        pairs = [(two.rmse, _find(found[s], first, s).rmse) for s, two in here.items() if two is not None]  # type: ignore[union-attr]
+        pairs = [
+            (_find(own, one.name, s).rmse, _find(own, first, s).rmse)
+            for s, own in found.items()
+            if _has(own, one.name, s)
+        ]
         said = [_verdict(*pair) for pair in pairs]
-        tally = ", ".join(
-            f"{said.count(v)} {v}" for v in ("less", "more", "tie", "not told apart") if v in said
-        )
+        tally = ", ".join(f"{said.count(v)} {v}" for v in memory_stalls.VERDICTS if v in said)
         over = [100.0 * (rmse.mean() / base.mean() - 1.0) for rmse, base in pairs]
         yield (
             f"{one.name}, {one.estimator.state_bytes / cheap:.3g} times the bytes of {first}: "
-            f"error {_span(over)} % over its own ({len(pairs)} streams: {tally})"
+            f"once settled, error {span(over, digits=1)} % over its own ({len(pairs)} streams: {tally})"
         )
     windows = [one for one in found[given] if isinstance(one.estimator, MovingAverage)]
     near = [one for one in windows if one.rmse.mean() <= NEAR * reference.rmse.mean()]
@@ -261,20 +276,24 @@ def sentences(found: Mapping[float, Sequence[Sized]]) -> Iterator[str]:
         )
     others = [s for s in found if s != given]
     for name in dict.fromkeys(one.name for one in found[given]):
+        if not others or not all(_has(found[s], name, given) for s in others):
+            continue
         told = [(_find(found[s], name, given), _find(found[s], first, s)) for s in others]
-        if others and all(one is not None for one, _ in told) and not _fixed_window(told[0][0]):
-            over = [100.0 * (one.rmse.mean() / base.rmse.mean() - 1.0) for one, base in told]  # type: ignore[union-attr]
-            how = "finding s itself" if told[0][0].tuned_at is None else f"tuned at s = {given:.3g}"  # type: ignore[union-attr]
-            yield f"{name}, {how}: on the other s its error is {_span(over)} % over {first} tuned there"
+        if not told[0][0].is_fixed_window:
+            over = [100.0 * (one.rmse.mean() / base.rmse.mean() - 1.0) for one, base in told]
+            how = "finding s itself" if told[0][0].tuned_at is None else f"tuned at s = {given:.3g}"
+            more = span(over, digits=1)
+            yield f"{name}, {how}: on the other s its error is {more} % over {first} tuned there"
 
 
-def _fixed_window(one: Sized | None) -> bool:
-    return one is not None and isinstance(one.estimator, MovingAverage) and one.tuned_at is None
+def _has(own: Sequence[Sized], name: str, tuned_at: float) -> bool:
+    """Whether there is a setting of a name that was tuned at some s, or had nothing to tune."""
+    return any(one.name == name and one.tuned_at in (None, tuned_at) for one in own)
 
 
-def _find(own: Sequence[Sized], name: str, tuned_at: float) -> Sized | None:
-    """The setting of a name that was tuned at some s, or had nothing to tune."""
-    return next((one for one in own if one.name == name and one.tuned_at in (None, tuned_at)), None)
+def _find(own: Sequence[Sized], name: str, tuned_at: float) -> Sized:
+    """That setting; StopIteration where there is none."""
+    return next(one for one in own if one.name == name and one.tuned_at in (None, tuned_at))
 
 
 def _verdict(rmse: Array, base: Array) -> str:
@@ -294,20 +313,23 @@ def _over(rmse: Array, base: Array) -> str:
     return f"{'+' if difference >= 0.0 else ''}{quantity(difference, high - difference)}"
 
 
-def _bytes(known: Sequence[Sized | None]) -> str:
+def _bytes(known: Sequence[Sized]) -> str:
     """The bytes of the first setting of a row, or the range of all."""
-    sizes = [one.estimator.state_bytes for one in known if one is not None]
+    sizes = [one.estimator.state_bytes for one in known]
     return f"{sizes[0]:,}" if len(set(sizes)) == 1 else f"{min(sizes):,}-{max(sizes):,}"
 
 
-def _span(values: Sequence[float]) -> str:
-    low, high = (f"{end + 0.0:+.1f}".replace("-0.0", "+0.0") for end in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"
+def _each(
+    values: Sequence[float],
+    low: float,
+    high: float,
+    shown: Callable[[Any], str] = "{:g}".format,
+    least: int = 1,
+) -> bool:
+    """Whether all lie within these ends, and no two are called the same."""
+    distinct = len({shown(value) for value in values})
+    return least <= len(values) == distinct and all(low <= value <= high for value in values)
 
 
-def _each(values: Sequence[float], low: float, high: float, least: int = 1) -> bool:
-    return least <= len(values) == len(set(values)) and all(low < value < high for value in values)
-
-
-def _bullets(said: Sequence[str]) -> str:
-    return "\n".join(wrapped(f"- {one}.", "  ") for one in said)
+def _drift(s: float) -> str:
+    return f"{s:.3g}"

@@ -16,44 +16,52 @@ MARKERS = "osD^vP*Xhd<>"
 
 
 def by_bytes(found: Mapping[float, Sequence[Any]]) -> Any:
-    """RMSE against bytes of state, a panel for each drift: tuned there, filled; tuned elsewhere, open."""
+    """RMSE against bytes of state, a panel for each drift, marked by how the setting was chosen."""
     with styled() as pyplot:
         figure, axes = pyplot.subplots(
-            1, len(found), figsize=(2.7 * len(found) + 0.6, 3.9), squeeze=False, sharex=True, sharey=True
+            1, len(found), figsize=(2.7 * len(found) + 0.6, 4.1), squeeze=False, sharex=True, sharey=True
         )
         names = list(dict.fromkeys(one.name.partition(" of ")[0] for own in found.values() for one in own))
         for axis, (s, own) in zip(axes[0], found.items(), strict=True):
-            for index, name in enumerate(names):
-                style = {"color": line(index)["color"], "linestyle": "none", "markersize": 5.0}
-                for here in (True, False):
-                    some = [
-                        one
-                        for one in own
-                        if one.name.partition(" of ")[0] == name and (one.tuned_at in (None, s)) is here
-                    ]
-                    if not some:
-                        continue
-                    bars = [mean_interval(one.rmse)[:3] for one in some]
-                    axis.errorbar(
-                        [one.estimator.state_bytes for one in some],
-                        [mean for mean, _, _ in bars],
-                        np.nan_to_num([high - mean for mean, _, high in bars]),
-                        marker=MARKERS[index % len(MARKERS)],
-                        markerfacecolor=style["color"] if here else "none",
-                        label=name if here else None,
-                        capsize=1.5,
-                        **style,
-                    )
+            for one in own:
+                index = names.index(one.name.partition(" of ")[0])
+                mean, _, high, _ = mean_interval(one.rmse)
+                marks = _marks(_chosen(one, s), MARKERS[index % len(MARKERS)], line(index)["color"])
+                bar = [[np.nan_to_num(high - mean)]]
+                axis.errorbar([one.estimator.state_bytes], [mean], bar, capsize=1.5, **marks)
             axis.set(xscale="log", yscale="log", xlabel="state (bytes per channel)")
             axis.set_title(f"q/r = {s:.3g}", fontsize=9)
         axes[0][0].set_ylabel("RMSE (log ratio)")
+        for index, name in enumerate(names):
+            marks = _marks(HERE, MARKERS[index % len(MARKERS)], line(index)["color"])
+            axes[0][0].plot([], [], label=name, **marks)
+        there = dict.fromkeys(_chosen(one, s) for s, own in found.items() for one in own)
+        for how in (one for one in (HERE, ELSEWHERE, ITSELF, FIXED) if one in there):
+            axes[0][0].plot([], [], label=how, **_marks(how, "o", "#555555"))
         handles, labels = axes[0][0].get_legend_handles_labels()
-        axes[0][0].plot([], [], "o", color="#777777", markerfacecolor="none")
-        handles.append(axes[0][0].lines[-1])
-        labels.append("tuned on the first panel's streams")
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
         pyplot.close(figure)
     return figure
+
+
+HERE, ELSEWHERE = "tuned on the panel's streams", "tuned on the first panel's streams"
+ITSELF, FIXED = "nothing to tune: finds q/r itself", "not tuned: a window as given"
+
+
+def _chosen(one: Any, s: float) -> str:
+    """How the setting of a `memory.Sized` was chosen."""
+    if one.is_fixed_window:
+        return FIXED
+    return ITSELF if one.tuned_at is None else HERE if one.tuned_at == s else ELSEWHERE
+
+
+def _marks(how: str, marker: str, color: str) -> dict[str, Any]:
+    marks = {"marker": marker, "color": color, "linestyle": "none", "markersize": 5.5}
+    if how == FIXED:
+        return {**marks, "marker": "x"}
+    if how == ITSELF:
+        return {**marks, "fillstyle": "left", "markerfacecoloralt": "white", "markeredgewidth": 0.8}
+    return {**marks, "markerfacecolor": color if how == HERE else "none"}
 
 
 def by_storage(grid: Grid, found: Errors) -> Any:
@@ -61,7 +69,7 @@ def by_storage(grid: Grid, found: Errors) -> Any:
     gains = 1.0 - np.array(grid.betas)
     with styled() as pyplot:
         width = len(grid.noise) * len(grid.walks)
-        figure, axes = pyplot.subplots(1, width, figsize=(2.6 * width + 0.6, 3.7), squeeze=False)
+        figure, axes = pyplot.subplots(1, width, figsize=(2.6 * width + 0.6, 3.7), squeeze=False, sharey=True)
         panels = [(d, w) for d in range(len(grid.noise)) for w in range(len(grid.walks))]
         for axis, (d, w) in zip(axes[0], panels, strict=True):
             for index, storage in enumerate(STORAGES):

@@ -5,23 +5,31 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from estimators import EMA, LinearEstimator
 from experiments.agreement import closed_form
+from experiments.cells import Condition
+from experiments.disturbance_text import beta_text, narrowed
 from experiments.memory_storage import STORAGES, Storage, measured_stall, stall, stored
 from experiments.metrics import Measured
 from experiments.streams import Array, GradientRatio
 from experiments.summaries import Column, Rows, mean_interval
-from experiments.tables import aligned, quantity
+from experiments.tables import aligned, quantity, wrapped
+from experiments.tradeoff_families import every_setting, expected_mse
 
-SETTLED = 100.0
+SETTLED = 30.0
 """Effective windows in a stream from which on mean squares are near enough to Gaussian for a t interval."""
+OFF = 0.01
+"""By which a measured stall may differ from its closed form before it is named."""
+HUGE = 1e5
+"""Percent from which on no digit of one is worth a column."""
 MOMENT_BETA, MOMENT_STEPS, MOMENT_LAST, MOMENT_FALL = 0.999, 20_000, 1000, 0.1
 """Adam's beta2; samples, those looked at at the end of each half, and what the gradient falls to half way."""
 RMSE = Column("rmse", "RMSE")
+VERDICTS = ("more", "less", "tie", "not told apart")
 
 
 @dataclass(frozen=True)
@@ -75,17 +83,16 @@ def walk(steps: int, s: float) -> GradientRatio:
     return GradientRatio(steps=steps, median=1.0, r=1.0, s=s)
 
 
-def expected_mse(estimator: LinearEstimator, stream: GradientRatio, first: int, offset: float) -> float:
-    """Mean over samples from ``first`` on of the expected squared error of a filter at rest ``offset`` below.
+def closed_mse(estimator: Any, stream: GradientRatio, first: int) -> float | None:
+    """Expected squared error from a sample on, start-up included; None where no interval could judge it.
 
-    For constant gains from the first sample on, and for a window that is full by ``first``; on a random walk
-    in white noise: r sum h^2 + q sum (1 - step)^2 + offset^2 (1 - step)^2, the sums up to each sample.
+    As `tradeoff_families.expected_mse`, which needs gains that do not depend on the data.
     """
-    h = np.asarray(estimator.impulse_response(stream.steps))
-    left = 1.0 - np.asarray(estimator.step_response(stream.steps))
-    q = stream.s * stream.r
-    over = stream.r * np.cumsum(h**2) + q * np.cumsum(left**2) + (offset * left) ** 2
-    return float(over[first:].mean())
+    if not isinstance(estimator, LinearEstimator):
+        return None
+    if stream.steps < SETTLED * float(estimator.effective_window):
+        return None
+    return expected_mse(estimator, Condition(every_setting, None, stream, stream.r, 0, first))
 
 
 def places(grid: Grid) -> Iterator[tuple[tuple[int, int, int], str]]:
@@ -93,7 +100,7 @@ def places(grid: Grid) -> Iterator[tuple[tuple[int, int, int], str]]:
     for d, sd in enumerate(grid.noise):
         for w, s in enumerate(grid.walks):
             for b, beta in enumerate(grid.betas):
-                yield (b, w, d), f"mean {grid.mean:g}, noise {sd:g}, s={s:g}, beta={beta:g}"
+                yield (b, w, d), f"mean {grid.mean:g}, noise {sd:g}, s={s:g}, beta={beta_text(beta)}"
 
 
 def rows(grid: Grid, found: Errors) -> Iterator[Rows]:
@@ -108,9 +115,8 @@ def rows(grid: Grid, found: Errors) -> Iterator[Rows]:
             beta = grid.betas[b]
             if at == 0:
                 measured.append(Measured("mse", "noise variance", rmse**2))
-                if (1.0 - beta) * grid.steps >= SETTLED:
-                    plain = walk(grid.steps, grid.walks[w])
-                    value = expected_mse(EMA(beta), plain, grid.first, 0.0)
+                value = closed_mse(EMA(beta, initial=0.0), walk(grid.steps, grid.walks[w]), grid.first)
+                if value is not None:
                     measured.append(closed_form("mse", "noise variance", value, grid.repetitions))
             yield Rows(name, storage.name, f"bytes={storage.bytes}", measured)
 
@@ -122,7 +128,7 @@ def stall_rows(grid: Grid) -> Iterator[Rows]:
             closed = float(stall(beta, storage, grid.mean)[0])
             measured = float(measured_stall([beta], storage, grid.mean)[0])
             yield Rows(
-                f"one sample at mean {grid.mean:g}, beta={beta:g}",
+                f"one sample at mean {grid.mean:g}, beta={beta_text(beta)}",
                 storage.name,
                 f"bytes={storage.bytes}",
                 [
@@ -182,27 +188,27 @@ def text(grid: Grid, found: Errors, held: Array) -> Iterator[str]:
         "within 0.1 %; *: the interval excludes 0). ± is half of a 95 % interval over the streams, "
         f"n = {grid.repetitions}."
     )
-    head = ["state", *(f"{beta:g}" for beta in grid.betas)]
+    head = ["state", *map(beta_text, grid.betas)]
     for d, sd in enumerate(grid.noise):
         for w, s in enumerate(grid.walks):
             lines = [head]
             for at, storage in enumerate(STORAGES):
                 cells = [_cell(found.rmse[:, b, w, d], at) for b in range(len(grid.betas))]
                 lines.append([storage.name, *cells])
-            yield f"Noise sd {sd:g}, walk of q/r = {s:g}, by beta:\n\n" + aligned(lines, texts=1)
+            yield f"Noise sd {sd:g}, walk of q/r = {s:g}, by beta:\n\n" + narrowed(lines)
     lines = [
         ["state", "bytes", "spacing", *(f"1 - beta, noise {sd:g}" for sd in grid.noise), "measured / closed"]
     ]
     for storage in _to_nearest():
         spacing = float(storage.spacing(storage.kept(np.array([grid.mean])))[0])
-        ratio = measured_stall(grid.betas, storage, grid.mean) / stall(grid.betas, storage, grid.mean)
+        ratio = _stall_ratio(grid, storage)
         gains = [f"{0.5 * spacing / sd:.2g}" for sd in grid.noise]
         ends = sorted({f"{ratio.min():.4g}", f"{ratio.max():.4g}"}, key=float)
         lines.append([storage.name, str(storage.bytes), f"{spacing:.3g}", *gains, " to ".join(ends)])
     yield (
         f"The 1 - beta at which a sample one noise sd off no longer moves a mean of {grid.mean:g}: "
         "spacing / (2 sd).\nMeasured: by the EMA's own update, over the betas above; it adds in float64 "
-        "itself, which the finest show:\n\n" + aligned(lines, texts=1)
+        "itself, which the finest show:\n\n" + narrowed(lines, kept=3)
     )
     lines = [["state", "sd 1", f"after it fell to {MOMENT_FALL:g}"]]
     lines += [
@@ -219,9 +225,9 @@ def sentences(grid: Grid, rmse: Array, held: Array) -> Iterator[str]:
     """What the numbers say: where each storage begins to cost, and what the second part of a pair buys."""
     for at, storage in enumerate(STORAGES[1:], start=1):
         verdicts = {name: _verdict(rmse[:, b, w, d], at) for (b, w, d), name in places(grid)}
-        counts = {said: list(verdicts.values()).count(said) for said in ("more", "less", "tie")}
+        counts = {said: list(verdicts.values()).count(said) for said in VERDICTS}
         parts = [f"{count} {said}" for said, count in counts.items() if count]
-        told = ", ".join(parts) or "none told apart"
+        told = ", ".join(parts)
         first = []
         for d, sd in enumerate(grid.noise):
             dear = [
@@ -229,7 +235,9 @@ def sentences(grid: Grid, rmse: Array, held: Array) -> Iterator[str]:
                 for b, beta in enumerate(grid.betas)
                 if any(_verdict(rmse[:, b, w, d], at) == "more" for w in range(len(grid.walks)))
             ]
-            first.append(f"noise {sd:g}: " + (f"more from beta = {min(dear):g} on" if dear else "never more"))
+            first.append(
+                f"noise {sd:g}: " + (f"more from beta = {beta_text(min(dear))} on" if dear else "never more")
+            )
         yield f"{storage.name} against float64, {len(verdicts)} settings: {told}; {'; '.join(first)}"
     by_name = {storage.name: at for at, storage in enumerate(STORAGES)}
     for pair, single, same in (
@@ -239,9 +247,11 @@ def sentences(grid: Grid, rmse: Array, held: Array) -> Iterator[str]:
     ):
         both = rmse[[by_name[single], by_name[pair]]]
         said = [_verdict(both[:, b, w, d], 1) for (b, w, d), _ in places(grid)]
+        unclear = said.count("not told apart")
         yield (
             f"{pair} against {single}, {same}: more error at {said.count('more')}, less at "
             f"{said.count('less')}, a tie at {said.count('tie')} of {len(said)}"
+            + (f", {unclear} not told apart" if unclear else "")
         )
     for storage, own in zip(STORAGES, held, strict=True):
         mean, low, high, _ = mean_interval(own[1])
@@ -250,6 +260,22 @@ def sentences(grid: Grid, rmse: Array, held: Array) -> Iterator[str]:
                 f"in {storage.name} the second moment stays {quantity(mean, high - mean)} times what it "
                 f"should be after the gradient fell"
             )
+
+
+def unjudged(grid: Grid) -> str:
+    """What the stall distances, which no standard error can judge, are beside their closed forms."""
+    ratios = {storage.name: _stall_ratio(grid, storage) for storage in _to_nearest()}
+    every = np.concatenate(list(ratios.values()))
+    off = [name for name, own in ratios.items() if np.abs(own - 1.0).max() > OFF]
+    who = f"by more than {100 * OFF:g} % in {' and '.join(off)}" if off else f"nowhere by {100 * OFF:g} %"
+    return wrapped(
+        f"Not among these means: the {every.size} stall distances, one value each (n = 1), which no standard "
+        f"error can judge. Measured / closed is {every.min():.3g} to {every.max():.3g}, off 1 {who}."
+    )
+
+
+def _stall_ratio(grid: Grid, storage: Storage) -> Array:
+    return measured_stall(grid.betas, storage, grid.mean) / stall(grid.betas, storage, grid.mean)
 
 
 def _to_nearest() -> list[Storage]:
@@ -273,7 +299,10 @@ def _cell(rmse: Array, at: int) -> str:
         return "= "
     difference, _, high, _ = mean_interval(100.0 * (rmse[at] - rmse[0]) / base)
     mark = " " if verdict == "not told apart" else "*"
-    text = quantity(abs(difference), high - difference)
+    half = high - difference
+    text = (
+        f"{abs(difference):.1e} ± {half:.0e}" if abs(difference) > HUGE else quantity(abs(difference), half)
+    )
     return f"{'-' if difference < 0.0 and not text.startswith('0 ±') else '+'}{text}{mark}"
 
 

@@ -24,7 +24,7 @@ class Storage:
     """How a number of the state is kept between two samples.
 
     bits of the significand; parts: 1, or 2 for the rounded number and, rounded again, what was lost; chance:
-    whether a number goes up or down by chance, so that none is lost on average, in place of to the nearest.
+    stochastic rounding, up or down so that none is lost on average, in place of to the nearest.
     """
 
     name: str
@@ -68,14 +68,14 @@ STORAGES = (
     Storage("float64", 8, DOUBLE),
     Storage("float32", 4, SINGLE),
     Storage("bfloat16", 2, BRAIN),
-    Storage("bfloat16, chance", 2, BRAIN, chance=True),
+    Storage("bfloat16, stochastic rounding", 2, BRAIN, chance=True),
     Storage("2 x bfloat16", 4, BRAIN, parts=2),
     Storage("2 x float32", 8, SINGLE, parts=2),
 )
 
 
 def chances(shape: tuple[int, ...], root_seed: int, name: str) -> Iterator[NDArray[np.uint64]]:
-    """What rounding by chance needs at each step, of a shape whose last axis is the repetition.
+    """What stochastic rounding needs at each step, of a shape whose last axis is the repetition.
 
     A repetition's numbers are the same however many stand beside it.
     """
@@ -130,7 +130,7 @@ def stall(beta: Any, storage: Storage, mean: float) -> Array:
 
 
 def measured_stall(beta: Any, storage: Storage, mean: float, steps: int = 60) -> Array:
-    """The same by bisection, through the EMA's own update; not of storage by chance, which never stalls."""
+    """The same by bisection, through the EMA's own update; not of stochastic rounding, which never stalls."""
     betas = np.asarray(beta, dtype=np.float64)
     ema, held = EMA(betas), np.broadcast_to(storage.kept(np.array([mean])), betas.shape)
     low, high = np.zeros(betas.shape), 4.0 * stall(betas, storage, mean)

@@ -174,9 +174,7 @@ def said(differences: Any, half: float, trait: bool = True, exact: bool = True, 
                 "difference_high": difference + half,
             }
     names = {"ema": EMA(0.9), "other": EMA(0.8) if trait else RunningMedian(9)}
-    return "\n".join(
-        sentences(Found(names, rows, exact), Parameters(frequencies=frequencies, window=0))  # type: ignore[arg-type]
-    )
+    return "\n".join(sentences(Found(names, rows, exact), Parameters(frequencies=frequencies, window=0)))
 
 
 def test_sentences_follow_from_the_numbers() -> None:
@@ -206,7 +204,11 @@ def test_one_stream_tells_exact_attenuations_apart() -> None:
 def test_the_line_of_a_window_goes_through_what_was_measured_beside_its_zeros() -> None:
     window, ema = MovingAverage(199), EMA(0.99)
     gain = {f: 20.0 * np.log10(abs(window.frequency_response(f))) for f in (0.001, 0.005, 0.01)}
-    points = {"ema": [(0.01, -16.0, 0.0)], "window": [(f, g, 0.0) for f, g in gain.items()], "median": []}
+    points: Any = {
+        "ema": [(0.01, -16.0, 0.0)],
+        "window": [(f, g, 0.0) for f, g in gain.items()],
+        "median": [],
+    }
     names = {"ema": ema, "window": window, "median": RunningMedian(9)}
     left, right = bode([Shown(1.0, names, points, {"window": [1 / 199]})]).axes
     lines = {one.get_label(): one for one in left.get_lines()}

@@ -15,7 +15,9 @@ from experiments.memory_storage import STORAGES, Storage, chances, measured_stal
 
 BY_NAME = {storage.name: storage for storage in STORAGES}
 BRAIN, SINGLE, PAIR = (BY_NAME[name] for name in ("bfloat16", "float32", "2 x bfloat16"))
-CHANCE, SINGLES, DOUBLE = (BY_NAME[name] for name in ("bfloat16, chance", "2 x float32", "float64"))
+CHANCE, SINGLES, DOUBLE = (
+    BY_NAME[name] for name in ("bfloat16, stochastic rounding", "2 x float32", "float64")
+)
 TO_NEAREST = [storage for storage in STORAGES if not storage.chance]
 MAGNITUDES = st.floats(1e-30, 1e30)
 
@@ -186,4 +188,4 @@ def test_a_constant_stream_stops_short_by_the_stall_distance() -> None:
     assert away - 1.0 / 32.0 < short <= away
     for name in ("float64", "float32", "2 x float32", "2 x bfloat16"):
         assert abs(6.0 - by_storage[name]) < 0.02, name
-    assert abs(6.0 - by_storage["bfloat16, chance"]) < 0.4
+    assert abs(6.0 - by_storage["bfloat16, stochastic rounding"]) < 0.4
