@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from experiments.metrics import (
     settling,
 )
 from experiments.settings import Tune, Tuner, at_noise_gain
-from experiments.streams import GradientRatio, is_plain_walk
+from experiments.streams import GradientRatio, Stream, is_plain_walk
 
 NOISE, LAG, TUNED = "noise", "lag", "tuned"
 """How places are called at which estimators are compared: of equal noise, of equal lag, and each at its best,
@@ -40,13 +40,13 @@ def every_setting(condition: Condition, estimator: Estimator, repetitions: Seque
 
     Metrics are called by what is measured and the place at which it is, as in ``rmse@noise_199``: at the
     noise gain 1 / 199, ``lag_199``: at the lag 99 of that window, ``tuned``: at the least error. The
-    ``parameters`` of the row are those that the estimator was named with; ``noise_gain@...`` is the setting.
+    ``parameters`` of a row are those that the estimator was named with, at every place: they identify it, and
+    ``noise_gain@...`` says which setting was measured. All places count from the same sample on.
     """
-    trial = condition.trial(estimator, repetitions)
     family = family_of(estimator, windows_of(condition))
-    best = replace(trial, burn_in=evaluated_from(condition))
+    trial = replace(condition.trial(estimator, repetitions), burn_in=evaluated_from(condition))
     if not family:
-        return _at(TUNED, _measured(best))
+        return _at(TUNED, _measured(trial))
     found: list[Measured] = []
     done: dict[str, list[Measured]] = {}
     for place, setting in family.items():
@@ -58,7 +58,7 @@ def every_setting(condition: Condition, estimator: Estimator, repetitions: Seque
         if expected is not None:
             found.append(closed_form(f"mse@{place}", f"({trial.unit})^2", expected, len(repetitions)))
     gain, edge = _tuned(condition, estimator)
-    found += _at(TUNED, _measured(replace(best, estimator=at_noise_gain(estimator, gain))))
+    found += _at(TUNED, _measured(replace(trial, estimator=at_noise_gain(estimator, gain))))
     return [*found, *_at(TUNED, [Measured("edge", "1", np.full(len(repetitions), float(edge)))])]
 
 
@@ -73,9 +73,8 @@ def family_of(estimator: Estimator, windows: Iterable[int]) -> dict[str, Estimat
             family[f"{NOISE}_{window}"] = noise = at_noise_gain(estimator, 1.0 / window)
         except (TypeError, ValueError):
             return {}
-        given = EMA((window - 1.0) / (window + 1.0))
         try:
-            late = matched(estimator, given, "delay")
+            late = matched(estimator, EMA.from_span(float(window)), "delay")
         except (TypeError, ValueError):
             continue
         family[f"{LAG}_{window}"] = noise if _alike(noise, late) else late
@@ -84,14 +83,18 @@ def family_of(estimator: Estimator, windows: Iterable[int]) -> dict[str, Estimat
 
 def windows_of(condition: Condition) -> list[int]:
     """The windows that fit the stream; ValueError where none does."""
-    longest = condition.stream.length() // LONGEST
-    fitting = [window for window in condition.parameters.windows if window <= longest]
-    if not fitting:
+    return fitting(condition.parameters.windows, condition.stream.length())
+
+
+def fitting(windows: Sequence[int], samples: int) -> list[int]:
+    """The windows that fit a stream of so many samples; ValueError where none does."""
+    found = [window for window in windows if window <= samples // LONGEST]
+    if not found:
         raise ValueError(
-            f"experiment.windows={list(condition.parameters.windows)} is not valid; a window must be at most "
-            f"a quarter of the stream's {condition.stream.length()} samples"
+            f"experiment.windows={[*windows]} is not valid; a window must be at most a quarter of the "
+            f"stream's {samples} samples"
         )
-    return fitting
+    return found
 
 
 def objective(condition: Condition) -> Tune:
@@ -102,12 +105,14 @@ def objective(condition: Condition) -> Tune:
 def expected_mse(estimator: Estimator, condition: Condition) -> float | None:
     """Squared error after the burn-in, its start included, in closed form; None where there is none.
 
+    Nor is there one without noise, where rounding is all that is left.
+
     Exact for random walks in white noise and gains k that do not depend on the data: each error is
     e' = (1 - k)(e + w) - k v of the last one, the walk's step w and the noise v. Of n samples in a window:
     r / n + q (n - 1)(2n - 1) / (6n).
     """
     stream = condition.stream
-    if not is_plain_walk(stream) or Trait.LINEAR not in estimator.traits:
+    if not is_plain_walk(stream) or stream.r == 0.0 or Trait.LINEAR not in estimator.traits:
         return None
     if isinstance(estimator, MovingAverage):
         n = np.minimum(np.arange(1.0, stream.steps + 1.0), estimator.window)
@@ -163,19 +168,21 @@ def _alike(one: Any, other: Any) -> bool:
     )
 
 
-_gains: dict[tuple[str, str], tuple[float, bool]] = {}
-
-
 def _tuned(condition: Condition, estimator: Estimator) -> tuple[float, bool]:
-    """Noise gain of least error on streams that are not evaluated, found once for all blocks of cells."""
-    key = condition.key, Setting(estimator).key
-    if key not in _gains:
-        tuner = Tuner.on(condition.stream, objective(condition), condition.root_seed, condition.burn_in)
-        _gains[key] = tuner.best(estimator)
-    return _gains[key]
+    """Noise gain of least error on streams that are not evaluated, and whether at the edge of those tried."""
+    of, hashable = condition, cast("Any", estimator)
+    return _best(hashable, of.stream, of.stream.digest(), objective(of), of.root_seed, of.burn_in)
+
+
+@functools.lru_cache(maxsize=16)
+def _best(
+    estimator: Estimator, stream: Stream, digest: str, by: Tune, root_seed: int, burn_in: int
+) -> tuple[float, bool]:
+    """Tune once for all blocks of cells; a log that was changed has another digest."""
+    return Tuner.on(stream, by, root_seed, burn_in).best(estimator)
 
 
 def evaluated_from(condition: Condition) -> int:
-    """Samples that do not count where settings are tuned: of recordings those on which they were."""
+    """Samples that do not count: the burn-in, and of recordings those on which settings were tuned."""
     stream = condition.stream
     return condition.burn_in if stream.has_truth else max(condition.burn_in, stream.length() // 2)

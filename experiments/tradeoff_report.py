@@ -6,13 +6,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 
+from estimators import EMA
+from experiments.agreement import EXPECTED, Agreement, agreement
 from experiments.metrics import SETTLED
 from experiments.settings import budget
+from experiments.summaries import NEGLIGIBLE
 from experiments.tables import aligned, counted, wrapped
 from experiments.tradeoff_families import LAG, NOISE, TUNED, evaluated_from, expected_mse, objective
 from experiments.tradeoff_fronts import Beaten, front
-from experiments.tradeoff_view import TIE, Found, cell, said
+from experiments.tradeoff_view import EXACT, NEAR, ROUNDING, TIES, Found, cell, said
 
 SIDE = 4
 """Estimators side by side in the table of whole families."""
@@ -40,7 +44,10 @@ def blocks_of(found: Found) -> list[str]:
         blocks += [aligned(lines, texts=1) for lines in _families(found)]
         blocks.append(_of_the_start(found))
     if found.families[first] and found.others:
-        blocks.append(f"Ties with {first} at equal noise, of {counted(len(found.windows), 'window')}:")
+        windows = counted(len(found.windows), "window")
+        blocks.append(
+            f"Ties with {first} at equal noise, of {windows}; {EXACT} exact, {NEAR} within a margin:"
+        )
         blocks += [aligned(_ties(found), texts=1), "\n".join(_of_equal_lag(found))]
     return [block for block in [*blocks, *_fronts(found)] if block]
 
@@ -52,8 +59,8 @@ def _heading(found: Found) -> str:
     lines = [
         f"tradeoff on {panel.stream}: {counted(n, 'stream')} of {setup.stream.length():,} samples "
         f"({setup.stream.unit}), {source}.",
-        f"Values after the first {setup.burn_in:,} samples. Families: noise gains 1/N, "
-        f"N = {', '.join(map(str, found.windows))}.",
+        f"All values after the first {_counted_from(found):,} samples{_why(found)}. Families: noise gains "
+        f"1/N, N = {', '.join(map(str, found.windows))}.",
     ]
     if left_out := [w for w in setup.parameters.windows if w not in found.windows]:
         lines.append(f"Left out, as longer than a quarter of the stream: {', '.join(map(str, left_out))}.")
@@ -68,11 +75,18 @@ def _heading(found: Found) -> str:
     return "\n".join(wrapped(text) for text in lines)
 
 
+def _counted_from(found: Found) -> int:
+    return evaluated_from(found.panel.condition)
+
+
+def _why(found: Found) -> str:
+    """Why so many do not count, where it is not for the burn-in."""
+    return ", on which settings are tuned" if _counted_from(found) > found.panel.setup.burn_in else ""
+
+
 def _budget(found: Found) -> str:
     condition = found.panel.condition
-    text = budget(condition.stream, objective(condition))
-    after = evaluated_from(condition)
-    return text if after == condition.burn_in else f"{text},\njudged after the first {after:,} samples"
+    return budget(condition.stream, objective(condition))
 
 
 def _side_by_side(found: Found) -> list[list[str]]:
@@ -91,7 +105,7 @@ def _in_full(found: Found, place: str) -> list[list[str]]:
         if place == TUNED or place in family:
             lines.append([label, found.named(label, place)])
             for column in found.columns:
-                tie = label != found.first and found.verdict(label, column, place) == "tie"
+                tie = found.tie(label, column, place)
                 lines[-1].append(cell(found.row(label, column.metric, place), tie))
     return lines
 
@@ -103,14 +117,15 @@ def _of_the_best(found: Found) -> Iterator[str]:
         yield f"Over {first} ({found.named(first, TUNED)}), each at its best:\n"
     for label in others:
         percent = found.over_first(label, found.error.metric, TUNED)
-        if not np.isfinite(percent[0]):
-            yield f"- {label}: not compared, as not all of its cells have a value"
+        tie = TIES.get(found.tie(label, found.error, TUNED), "")
+        if not (tie or np.isfinite(percent[0])):
+            why = f"{first} makes no error" if found.flawless(TUNED) else "not all of its cells have a value"
+            yield f"- {label}: not compared, as {why}"
             continue
         verdict = found.verdict(label, found.error, TUNED)
-        text = verdict if verdict == "tie" else said(*percent)
-        text = f"- {label} ({found.named(label, TUNED)}): {text} in {found.error.label}"
+        text = f"- {label} ({found.named(label, TUNED)}): {tie or said(*percent)} in {found.error.label}"
         squared = found.over_first(label, "mse", TUNED)
-        if np.isfinite(squared[0]) and verdict != "tie":
+        if np.isfinite(squared[0]) and not tie:
             text += f", {said(*squared)} in MSE"
             own, other = (
                 expected_mse(found.setting(one, TUNED), found.panel.condition) for one in (label, first)
@@ -144,21 +159,22 @@ def _error(found: Found, label: str, place: str) -> str:
 
 def _of_the_start(found: Found) -> str:
     """At which windows an EMA is not settled when values begin to count."""
-    burn_in = found.panel.setup.burn_in
-    left = {window: ((window - 1.0) / (window + 1.0)) ** burn_in for window in found.windows}
+    after = _counted_from(found)
+    left = {window: float(EMA.from_span(float(window)).beta) ** after for window in found.windows}
     late = [f"{100.0 * share:.2g} % at {window}" for window, share in left.items() if share > 0.01]
-    return f"After the burn-in an EMA keeps so much of its start: {', '.join(late)}." if late else ""
+    return f"After {after:,} samples an EMA keeps so much of its start: {', '.join(late)}." if late else ""
 
 
 def _ties(found: Found) -> list[list[str]]:
     """At how many windows an estimator ties with the first, by what is measured."""
     lines = [["estimator", "attenuation", *(column.label for column in found.columns[1:])]]
     for label in found.others:
-        verdicts = [
-            [found.verdict(label, column, f"{NOISE}_{window}") for window in found.windows]
+        ties = [
+            [found.tie(label, column, f"{NOISE}_{window}") for window in found.windows]
             for column in found.columns
         ]
-        lines.append([label, *(f"{own.count('tie')}" for own in verdicts)])
+        counts = [[f"{own.count(mark)} {mark}" for mark in TIES if mark in own] for own in ties]
+        lines.append([label, *(", ".join(own) or "0" for own in counts)])
     return lines
 
 
@@ -210,7 +226,7 @@ def _fronts(found: Found) -> Iterator[str]:
     ]
     moved = ", ".join(changed) or "no further setting"
     if on[0]:
-        yield f"Settling as a fourth criterion brings onto the front: {moved}."
+        yield wrapped(f"Settling as a fourth criterion brings onto the front: {moved}.")
 
 
 def _beaten(ways: Sequence[Beaten]) -> str:
@@ -229,18 +245,25 @@ def legend(found: Sequence[Found]) -> str:
     truth = any(own.panel.setup.stream.has_truth for own in found)
     first, n = found[0].first, found[0].panel.repetitions
     units = ", ".join(dict.fromkeys(own.panel.setup.stream.unit for own in found))
+    inside = "the whole interval of the difference" if n > 1 else "what owes nothing to chance,"
     following = dict.fromkeys(label for own in found for label in own.estimators if not own.linear(label))
     lines = [
         f"± is half of a 95 % interval over the streams, n = {n}, or the number in brackets behind it; "
         f"paired where over {first}."
         if n > 1
         else "One stream: no intervals; only what owes nothing to chance is told apart.",
-        f"{TIE.strip()}: ties with {first}. A difference in brackets is not told apart from none. On a front "
-        f"a tie is within 0.1 dB, a thousandth, or chance.",
+        f"{EXACT}, {TIES[EXACT]}: as {first}, to {ROUNDING:.0e} of the value on every stream. {NEAR}, "
+        f"{TIES[NEAR]}: not exact, but {inside} within {100.0 * NEGLIGIBLE:g} % of it "
+        f"({found[0].columns[0].margin:g} dB of attenuation). A difference in brackets is not told apart "
+        f"from none. On a front a tie is within 0.1 dB, a thousandth, or chance.",
         f"dB: attenuation of white noise by the weights. {'Lag' if truth else 'Mean age'} and settling, to "
         f"within {100 * SETTLED:g} % of a step, in samples; bytes of state per channel; error in {units}. "
         f"The error at the start is no criterion.",
     ]
+    lines.append(
+        f"In table.csv and summary.csv, parameters are those that estimators were named with, at every "
+        f"place; which setting was measured say noise_gain@{NOISE}_N, @{LAG}_N and @{TUNED}."
+    )
     if following:
         whose = f"Of {', '.join(following)} the weights follow the samples:"
         lines.append(
@@ -250,3 +273,22 @@ def legend(found: Sequence[Found]) -> str:
             else f"{whose} dB is that of the weights used here, and settling is not known."
         )
     return "\n".join(wrapped(text) for text in lines)
+
+
+def agreed(summary: pd.DataFrame) -> Agreement:
+    """Whether closed forms agree, with settings called by their windows.
+
+    In the summary they are called by the parameters that estimators were named with, at every window.
+    """
+    place = rf"@{NOISE}_(\d+)(?={EXPECTED}$|$)"
+    window = summary["metric"].str.extract(place, expand=False)
+    named = summary["parameters"].mask(window.notna(), "at window " + window)
+    twice = summary.groupby(["stream", "estimator"], sort=False)["parameters"].transform("nunique") > 1
+    as_named = summary["estimator"] + " (named " + summary["parameters"] + ")"
+    return agreement(
+        summary.assign(
+            metric=summary["metric"].str.replace(place, "", regex=True),
+            estimator=summary["estimator"].mask(twice, as_named),
+            parameters=named,
+        )
+    )

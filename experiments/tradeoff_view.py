@@ -13,13 +13,20 @@ import pandas as pd
 from estimators import Estimator, Trait
 from experiments.plan import Panel
 from experiments.settings import at_noise_gain
-from experiments.summaries import Column
+from experiments.summaries import CONFIDENCE, Column
 from experiments.tables import quantity, verdict_of
 from experiments.tradeoff_families import NOISE, TUNED, family_of, windows_of
 from experiments.tradeoff_fronts import Candidate, Criterion
 
-TIE = " ="
-"""What marks a value that ties with that of the first estimator."""
+EXACT, NEAR = "==", "="
+"""What marks a value that ties with that of the first estimator: to rounding on every stream, or within the
+margin of its column."""
+TIES = {EXACT: "exact tie", NEAR: "tie"}
+"""The same in words."""
+ROUNDING = 1e-9
+"""Of the value, up to which an exact tie may be off."""
+NOTHING = 1e-9
+"""Below which a value is rounding: a lag of none, or an error."""
 FINEST = 1e-5
 """Half of an interval, over the value, from which it is printed."""
 
@@ -136,14 +143,33 @@ class Found:
         exact = column.exact and (self.linear(label) or column.metric == "state_bytes")
         return "no value" if row is None else verdict_of(row, replace(column, exact=exact))
 
+    def tie(self, label: str, column: Column, place: str) -> str:
+        """How an estimator ties with the first at a place: EXACT, NEAR, or "" where it does not, or is it.
+
+        Exact where each pair is, by a bound on all of them: none of n differences lies further from their
+        mean than (n - 1) of its standard errors (Samuelson 1968, J. Am. Stat. Assoc. 63, 1522).
+        """
+        if label == self.first or self.verdict(label, column, place) != "tie":
+            return ""
+        from scipy.special import stdtrit
+
+        row = self.row(label, column.metric, place)
+        away, n = abs(row["difference"]), row["pairs"]
+        if n > 1:
+            error = (row["difference_high"] - row["difference"]) / stdtrit(n - 1, 0.5 + 0.5 * CONFIDENCE)
+            away += (n - 1) * error
+        return EXACT if away <= ROUNDING * abs(row["mean"]) else NEAR
+
     def over_first(self, label: str, metric: str, place: str) -> tuple[float, float]:
-        """Mean over that of the first, less 1, and half of its 95 % interval, both in percent; NaN if none.
+        """Mean over that of the first, less 1, and half of its 95 % interval, both in percent.
+
+        NaN where one of them lacks cells, or the first makes no error.
 
         By the delta method: R = x / y has the variance of x - R y over y squared, which those of x, y and
         x - y give: (1 - R) Vx + R (R - 1) Vy + R Vd.
         """
         own, first = (self.row(name, metric, place) for name in (label, self.first))
-        if own is None or first is None or not own["pairs"] == own["n"] == first["n"]:
+        if own is None or first is None or not own["pairs"] == own["n"] == first["n"] or self.flawless(place):
             return np.nan, np.nan
         x, y = ((row["high"] - row["mean"]) ** 2 for row in (own, first))
         d = (own["difference_high"] - own["difference"]) ** 2
@@ -152,14 +178,21 @@ class Found:
         half = np.sqrt(max(variance, 0.0)) / first["mean"] if np.isfinite(variance) else np.nan
         return 100.0 * (ratio - 1.0), 100.0 * float(half)
 
+    def flawless(self, place: str) -> bool:
+        """Whether the first makes no error, so that none is a share of it: without noise and drift."""
+        row = self.row(self.first, self.error.metric, place)
+        return row is not None and abs(row["mean"]) < NOTHING
+
     def compared(self, label: str, place: str) -> str:
         """Error over that of the first: tie, a difference, one in brackets that is not told apart."""
         if label == self.first:
             return cell(self.row(label, self.error.metric, place))
+        if tie := self.tie(label, self.error, place):
+            return TIES[tie]
         percent = self.over_first(label, self.error.metric, place)
         verdict = self.verdict(label, self.error, place)
-        if verdict in ("tie", "no value") or not np.isfinite(percent[0]):
-            return verdict if verdict == "tie" else "-"
+        if verdict == "no value" or not np.isfinite(percent[0]):
+            return "-"
         return f"({said(*percent)})" if verdict else said(*percent)
 
     def candidates(self, with_settling: bool) -> tuple[list[Candidate], list[str]]:
@@ -191,20 +224,20 @@ class Found:
         return (*three, Criterion("settling", "less", share=1e-3)) if with_settling else three
 
 
-def cell(row: Any, tie: bool = False) -> str:
-    """A mean with half of its interval, and how many cells have a value, where not all do."""
+def cell(row: Any, tie: str = "") -> str:
+    """A mean with half of its interval, how many cells have a value, where not all do, and the tie's mark."""
     if row is None:
         return "-"
     cells = row["n"] + row["failed"] + row["missing"]
     some = f" ({row['n']})" if row["n"] < cells else ""
-    mean = 0.0 if abs(row["mean"]) < 1e-9 else row["mean"]  # rounding, where a lag is none
+    mean = 0.0 if abs(row["mean"]) < NOTHING else row["mean"]
     half = row["high"] - row["mean"]
-    return f"{quantity(mean, half if half > FINEST * abs(mean) else 0.0)}{some}{TIE * tie}"
+    return f"{quantity(mean, half if half > FINEST * abs(mean) else 0.0)}{some} {tie}".rstrip()
 
 
 def said(percent: float, half: float) -> str:
     """A difference in percent."""
-    return f"{'+' * (percent >= 0.0)}{quantity(percent, half)} %"
+    return f"{'+' * (percent >= 0.0)}{quantity(percent, half if half > FINEST * abs(percent) else 0.0)} %"
 
 
 def _short(label: str, place: str) -> str:

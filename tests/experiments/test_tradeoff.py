@@ -18,7 +18,7 @@ from estimators import EMA, DebiasedEMA, Kalman, MovingAverage, RunningMedian, m
 from estimators.bank import KalmanBank
 from estimators.trend import Holt
 from experiments import tradeoff, tradeoff_families
-from experiments.agreement import agreement
+from experiments.agreement import EXPECTED, agreement
 from experiments.cells import Condition, Setting
 from experiments.job import Job
 from experiments.plan import Panel, panels
@@ -28,8 +28,9 @@ from experiments.streams import GradientRatio
 from experiments.summaries import Rows, long_table, summarise
 from experiments.tradeoff import Parameters
 from experiments.tradeoff_families import expected_mse, family_of
+from experiments.tradeoff_figures import figures, standing
 from experiments.tradeoff_fronts import Candidate, Criterion, beaten, front
-from experiments.tradeoff_report import blocks_of
+from experiments.tradeoff_report import agreed, blocks_of, legend
 from experiments.tradeoff_view import Found
 
 WINDOWS = [3, 4, 9, 19, 39, 99, 199, 399, 999]
@@ -196,7 +197,7 @@ def test_where_equal_noise_is_not_equal_lag_both_are_shown() -> None:
     ]
     text = "\n\n".join(blocks_of(Found(panel, summarise(long_table("tradeoff", cells)))))
     assert "Equal noise, a noise gain of 1/19:" in text
-    assert cells_of(text, "Equal noise, a", "tardy")[1:4] == ["beta=0.9", "12.79 =", "9 ="]
+    assert cells_of(text, "Equal noise, a", "tardy")[1:4] == ["beta=0.9", "12.79 ==", "9 =="]
     assert cells_of(text, "Equal lag, 9 samples:", "tardy")[1:4] == ["beta=0.9474", "15.68", "18"]
     assert "choose the same setting at 0 of 4 windows: tardy." in text
 
@@ -283,7 +284,7 @@ def test_tuning_is_on_other_seeds_and_evaluated_on_these(small: tuple[list[Panel
 
 def test_cells_are_the_same_one_by_one(small: tuple[list[Panel], pd.DataFrame]) -> None:
     (panel,), table = small
-    tradeoff_families._gains.clear()
+    tradeoff_families._best.cache_clear()
     for name in ("kalman", "running_median"):
         row = next(row for (own, _), row in panel.rows.items() if own == name)
         for one in tradeoff.measure(panel.condition, row.estimator, [3]):
@@ -307,14 +308,105 @@ def test_ties_are_said_to_be_ties(small: tuple[list[Panel], pd.DataFrame]) -> No
     text = text_of(*small)
     assert "which is equal lag: both choose these settings" in text
     # The window ties in noise and lag at all windows, in settling, memory and error at none.
-    assert cells_of(text, "Ties with ema", "moving_average")[:5] == ["moving_average", "4", "4", "0", "0"]
-    assert cells_of(text, "Ties with ema", "kalman") == ["kalman", "4", "4", "4", "0", "3"]
+    assert cells_of(text, "Ties with ema", "moving_average")[1:5] == ["3 ==, 1 =", "3 ==, 1 =", "0", "0"]
+    assert cells_of(text, "Ties with ema", "kalman")[1:] == [
+        "3 ==, 1 =",
+        "3 ==, 1 =",
+        "4 ==",
+        "0",
+        "2 ==, 1 =",
+    ]
     assert "an EMA keeps so much of its start: 1.8 % at 99." in text  # where it does not tie
-    assert cells_of(text, "| RMSE, and over ema", "kalman") == ["kalman", "tie", "tie", "tie"]
+    assert cells_of(text, "| RMSE, and over ema", "kalman") == [
+        "kalman",
+        "exact tie",
+        "exact tie",
+        "exact tie",
+    ]
     assert "Equal noise, a noise gain of 1/19, " in text  # that of the first as it was named
     assert cells_of(text, "| RMSE, and over ema", "holt")[1:3] == ["no family", "no family"]
     line = line_of(text, "Equal noise and equal lag")
     assert line.endswith("the same setting at 4 of 4 windows: debiased_ema, kalman, moving_average.")
+
+
+@pytest.mark.parametrize(
+    ("factors", "mark", "said"),
+    [
+        ([1 + 1e-11] * 5, "==", "exact tie"),
+        ([1 + 1e-6] * 5, "=", "tie"),
+        ([1, 1, 1, 1, 1 + 1e-7], "=", "tie"),  # all pairs have to be equal
+        ([1 + 1e-8, 1 - 1e-8, 1, 1, 1], "=", "tie"),  # the mean is not all
+        ([1.1] * 5, "", "+10 %"),
+    ],
+)
+def test_a_tie_is_exact_where_every_pair_is(
+    small: tuple[list[Panel], pd.DataFrame], factors: list[float], mark: str, said: str
+) -> None:
+    found, table = small
+    made = table.copy()
+    first, own = (
+        (made["metric"] == "rmse@noise_19") & (made["estimator"] == name) for name in ("ema", "kalman")
+    )
+    made.loc[own, "value"] = made.loc[first, "value"].to_numpy() * np.array(factors)
+    view = Found(found[0], summarise(made))
+    assert view.tie("kalman", view.error, "noise_19") == mark
+    assert view.compared("kalman", "noise_19").startswith(said)
+    assert {"== exact", "= within"} <= {*re.findall("==? (?:exact|within)", "\n".join(blocks_of(view)))}
+    assert "==, exact tie: as ema, to 1e-09 of the value on every stream. =, tie: not" in legend([view])
+
+
+def test_closed_forms_are_compared_at_windows_and_not_at_what_was_named(
+    small: tuple[list[Panel], pd.DataFrame],
+) -> None:
+    summary = summarise(small[1])
+    told, plain = agreed(summary), agreement(summary)
+    assert (told.pairs, told.beyond) == (plain.pairs, plain.beyond) == (16, plain.beyond)
+    named = rf"mse@noise_(\d+) (\w+) \S+ {small[0][0].stream}, by (.*)"
+    (window, name, away), *_ = re.findall(named, plain.furthest)
+    assert told.furthest == f"mse {name} at window {window} {small[0][0].stream}, by {away}"
+
+
+def test_closed_forms_are_told_apart_where_a_name_stands_for_several_settings() -> None:
+    row = {"stream": "walk", "estimator": "ema", "n": 4, "high": 1.1}
+    rows = [
+        {**row, "parameters": f"beta={beta}", "metric": f"mse@noise_3{end}", "mean": mean}
+        for beta, mean in ((0.9, 1.0), (0.8, 1.01))
+        for end in ("", EXPECTED)
+    ]
+    rows[3]["mean"] = 1.5
+    told = agreed(pd.DataFrame(rows))
+    assert (told.pairs, told.beyond) == (2, 1)
+    assert told.furthest.startswith("mse ema (named beta=0.8) at window 3 walk, by ")
+
+
+def test_a_first_estimator_without_an_error_is_not_divided_by() -> None:
+    found, table = computed(
+        *("seeds=2", "stream.steps=400", "stream.r=0", "burn_in=300", "experiment.windows=[4,9]"),
+        "estimators=[ema,moving_average,kalman]",
+    )
+    assert values(table, "rmse@noise_4", "ema").max() < 1e-9
+    report = tradeoff.report(found, summarise(table))
+    for label in ("moving_average", "kalman"):
+        cells = cells_of(report.text, "| RMSE, and over ema", label)[1:]
+        assert {*cells} <= {"-", "exact tie"}
+    assert "No closed form is compared" in report.text  # of what is rounding
+
+
+def test_marks_say_how_settings_stand_and_axes_can_be_read(small: tuple[list[Panel], pd.DataFrame]) -> None:
+    found = Found(small[0][0], summarise(small[1]))
+    of = standing(found)
+    assert {fill for (name, _), fill in of.items() if name == "ema"} == {"full"}
+    assert {fill for (name, _), fill in of.items() if name == "moving_average"} == {"left"}
+    assert {fill for (name, _), fill in of.items() if name == "kalman"} == {"none"}
+    drawn = figures([found])
+    panels_ = drawn["fronts"].axes
+    assert [axis.get_xlabel().partition(" ")[0] for axis in panels_] == ["lag", "state", "settling,"]
+    for axis in panels_:  # the windows' settings are half filled
+        styles = {mark.get_fillstyle() for mark in axis.lines if mark.get_marker() == "^"}
+        assert styles == {"left"}
+    assert min(mark.get_markersize() for axis in panels_ for mark in axis.lines) >= 5.0
+    low, high = drawn["error"].axes[0].get_ylim()
+    assert sum(low <= tick <= high for tick in drawn["error"].axes[0].get_yticks()) >= 3
 
 
 def test_what_beats_whom_follows_from_the_numbers(small: tuple[list[Panel], pd.DataFrame]) -> None:
@@ -363,7 +455,7 @@ def test_the_errors_and_their_verdicts_follow_from_the_numbers(
     chosen = [same["metric"].astype(str).str.startswith("rmse@tuned") & (same["estimator"] == name)
               for name in ("moving_average", "ema")]  # fmt: skip
     same.loc[chosen[0], "value"] = same.loc[chosen[1], "value"].to_numpy()
-    assert line_of(text_of(found, same), "- moving_average (window=").endswith(": tie in RMSE")
+    assert line_of(text_of(found, same), "- moving_average (window=").endswith(": exact tie in RMSE")
 
 
 def test_the_closed_form_of_each_at_its_best_stands_beside_the_error(
@@ -422,15 +514,17 @@ def test_the_documented_command_on_a_log_of_ones_own(kalmean: Any, tmp_path: Pat
     assert not metrics & {"rmse", "mse", "lag", "attenuation_db"}
     samples = np.log(pd.read_csv(tmp_path / "log.csv")["ratio"].to_numpy())
     innovation = samples[1:] - np.asarray(EMA(0.9).filter(samples).mean)[:-1]
-    expected = np.sqrt((innovation[99:] ** 2).mean())
+    expected = np.sqrt((innovation[199:] ** 2).mean())
     assert ran.values("prediction_rmse@noise_19", "ema")[0] == pytest.approx(expected, rel=1e-9)
-    # Tuned on the first half, judged on the second.
+    # Tuned on the first half, judged, as all places are, on the second.
     gain = ran.values("noise_gain@tuned", "ema")[0]
     best: Any = at_noise_gain(EMA(0.99), gain)
     half = samples[1:] - np.asarray(best.filter(samples).mean)[:-1]
     expected = np.sqrt((half[199:] ** 2).mean())
     assert ran.values("prediction_rmse@tuned", "ema")[0] == pytest.approx(expected, rel=1e-9)
     text = (ran.folder / "summary.md").read_text(encoding="utf-8")
+    assert "All values after the first 200 samples, on which settings are tuned." in text
+    assert f"After 200 samples an EMA keeps so much of its start: {100.0 * 0.98**200:.2g} % at 99." in text
     assert "Left out, as longer than a quarter of the stream: 199, 399, 999." in text
     assert "on prediction_rmse over the first half of each recording" in text
     assert max(map(len, text.splitlines())) <= 110
@@ -462,6 +556,7 @@ def test_the_same_command_leaves_the_same_bytes(kalmean: Any) -> None:
         ("match=delay", "matches and tunes itself; leave match and tune at none"),
         ("tune=rmse", "matches and tunes itself; leave match and tune at none"),
         ("experiment.windows=[]", "experiment.windows=[] is not valid; it must be"),
+        ("experiment.windows=[2501]", "a window must be at most a quarter of the stream's 10000 samples"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(refused: Any, override: str, said: str) -> None:
@@ -474,10 +569,8 @@ def test_windows_are_different_whole_numbers_from_two_on(windows: list[int]) -> 
         Parameters(windows)
 
 
-def test_a_stream_too_short_for_every_window_is_named(kalmean: Any) -> None:
-    ran = kalmean(
-        "experiment=tradeoff", "stream.steps=10", "seeds=2", "estimators=[ema]", "experiment.windows=[9]"
-    )
+def test_a_log_too_short_for_every_window_is_named(kalmean: Any, tmp_path: Path) -> None:
+    ran = kalmean(*DOCUMENTED, f"stream.path={recorded(tmp_path, 30)}", "experiment.windows=[9]")
     assert ran.code != 0
-    assert "a window must be at most a quarter of the stream's 10 samples" in ran.err
+    assert "a window must be at most a quarter of the stream's 30 samples" in ran.err
     assert "Traceback" not in ran.err
