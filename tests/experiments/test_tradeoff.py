@@ -314,7 +314,7 @@ def test_ties_are_said_to_be_ties(small: tuple[list[Panel], pd.DataFrame]) -> No
         "3 ==, 1 =",
         "4 ==",
         "0",
-        "2 ==, 1 =",
+        "3 ==",
     ]
     assert "an EMA keeps so much of its start: 1.8 % at 99." in text  # where it does not tie
     assert cells_of(text, "| RMSE, and over ema", "kalman") == [
