@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from estimators import EMA, DebiasedEMA, Estimator, LinearEstimator, Trait, matched
+from estimators import EMA, DebiasedEMA, Estimator, Kalman, LinearEstimator, Trait, matched
 from experiments.agreement import agreement, closed_form
 from experiments.figures import line, styled
 from experiments.metrics import SETTLED, Measured
@@ -25,8 +25,8 @@ from experiments.startup_guesses import (
     figure_of_guesses,
     level_name,
 )
-from experiments.startup_report import FURTHER, FURTHEST, blocks_of_text
-from experiments.streams import Array, GradientRatio, is_plain_walk
+from experiments.startup_report import DISTANT, FURTHER, FURTHEST, blocks_of_text
+from experiments.streams import DEFAULT_S, Array, GradientRatio, is_plain_walk
 from experiments.summaries import Column, Rows, long_table, summarise
 from experiments.tables import latex
 
@@ -54,8 +54,8 @@ class Parameters:
         for name, holds, valid in (
             (
                 "betas",
-                _different(self.betas, lambda b: 0.0 < b < 1.0),
-                "a list of different numbers in (0, 1)",
+                _different(self.betas, lambda b: b > 0.0 and float(f"{b:g}") < 1.0),
+                "a list of different numbers in (0, 1), to 6 digits",
             ),
             ("samples", self.samples >= 2, "an int >= 2"),
             (
@@ -65,7 +65,7 @@ class Parameters:
             ),
             ("streams", self.streams >= 2, "an int >= 2"),
             ("tasks", _different(self.tasks, lambda k: k >= 2), "a list of different ints >= 2"),
-            ("log_sd", 0.0 < self.log_sd < np.inf, "finite and > 0"),
+            ("log_sd", 0.0 < self.log_sd <= 5.0, "in (0, 5]"),
         ):
             if not holds:
                 value = getattr(self, name)
@@ -100,10 +100,7 @@ def course(estimator: Estimator, level: float, r: float, q: float, steps: int) -
     sum of its squared weights what it takes of the noise, and its replay on a step at each sample what it has
     yet to follow of the walk, whose first step comes before the first sample.
     """
-    run = estimator.filter(np.zeros(steps))
-    start = np.nan_to_num(np.asarray(estimator.init(0.0).mean))
-    bias = np.asarray(run.replay(np.full(steps, level), start)) - level
-    variance = r * np.asarray(run.noise_gain)
+    variance = r * np.asarray(estimator.filter(np.zeros(steps)).noise_gain)
     if q > 0.0:
         rows = np.arange(steps)[:, np.newaxis]
         wide = estimator.filter(np.zeros((steps, min(WIDTH, steps))))
@@ -111,7 +108,13 @@ def course(estimator: Estimator, level: float, r: float, q: float, steps: int) -
             taken = (rows >= first + np.arange(wide.mean.shape[1])).astype(np.float64)
             behind = np.asarray(wide.replay(taken, 0.0)) - taken
             variance = variance + q * np.einsum("tj,tj->t", behind, behind)
-    return Course(bias, variance)
+    return Course(bias(estimator, level, steps), variance)
+
+
+def bias(estimator: Estimator, level: float, steps: int) -> Array:
+    """Mean error on a constant level, (steps,), by the map's replay, as in `course`."""
+    start = np.nan_to_num(np.asarray(estimator.init(0.0).mean))
+    return np.asarray(estimator.filter(np.zeros(steps)).replay(np.full(steps, level), start)) - level
 
 
 class Exact(NamedTuple):
@@ -123,6 +126,8 @@ class Exact(NamedTuple):
     """NaN for an estimator that never settles."""
     since: float
     """First sample from which the error stays within 5 % above that; NaN where it is not in sight."""
+    since_distant: float
+    """The same, were the level 3 standard deviations of the noise from 0."""
 
 
 def exact(estimator: LinearEstimator, stream: GradientRatio, samples: int, horizon: int) -> Exact:
@@ -130,13 +135,20 @@ def exact(estimator: LinearEstimator, stream: GradientRatio, samples: int, horiz
     found = course(estimator, np.log(stream.median), stream.r, stream.s * stream.r, horizon)
     sd = np.sqrt(stream.r)
     rmse = np.sqrt(found.mse) / sd
-    settled = since = np.nan
+    settled = since = since_distant = np.nan
     if estimator.steady_gain > 0.0:
         settled = expected_rmse(estimator, stream) / sd
-        outside = np.flatnonzero(rmse > (1.0 + SETTLED) * settled)
-        last = int(outside[-1]) + 1 if outside.size else 0
-        since = last + 1.0 if last < horizon else np.nan
-    return Exact(found.bias[:samples] / sd, rmse[:samples], settled, since)
+        since = _since(rmse, settled)
+        distant = found._replace(bias=bias(estimator, DISTANT * sd, horizon))
+        since_distant = _since(np.sqrt(distant.mse) / sd, settled)
+    return Exact(found.bias[:samples] / sd, rmse[:samples], settled, since, since_distant)
+
+
+def _since(rmse: Array, settled: float) -> float:
+    """First sample from which errors (horizon,) stay within 5 % above the settled one; NaN: not in sight."""
+    outside = np.flatnonzero(rmse > (1.0 + SETTLED) * settled)
+    last = int(outside[-1]) + 1 if outside.size else 0
+    return last + 1.0 if last < rmse.size else np.nan
 
 
 def set_to(estimator: Estimator, beta: float) -> Estimator:
@@ -170,7 +182,7 @@ def run(setup: Setup) -> Outcome:
     setup.check_untuned("experiment=startup sets every beta itself")
     chosen: Parameters = setup.parameters
     stream = _checked(setup)
-    walks = [_case(setup, beta, replace(stream, s=(1.0 - beta) ** 2 / beta)) for beta in chosen.betas]
+    walks = [_case(setup, beta, replace(stream, s=float(Kalman.from_beta(beta).q))) for beta in chosen.betas]
     levels = [_case(setup, beta, stream) for beta in chosen.betas]
     rows = [row for case in walks for row in _rows([case], setup)]
     rows += [*_rows(levels, setup), *equal_shares(setup)]
@@ -187,18 +199,28 @@ def run(setup: Setup) -> Outcome:
 
 
 def _checked(setup: Setup) -> GradientRatio:
-    """The stream; ValueError for one that is no level in white noise, and for what would be ignored."""
+    """The stream, as long as is looked at; ValueError for no level in white noise and for what is ignored."""
     stream, samples = setup.stream, setup.parameters.samples
     if not is_plain_walk(stream) or stream.r == 0.0:
         raise ValueError("experiment=startup needs a level in white noise; choose stream=gradient_ratio")
-    if stream.s != 0.0:
-        raise ValueError(f"stream.s={stream.s} is not valid; it must be 0: each beta has a walk of its own")
-    if stream.steps != samples:
-        raise ValueError(f"stream.steps={stream.steps} is not valid; it must be experiment.samples={samples}")
+    if stream.s not in (0.0, DEFAULT_S):
+        raise ValueError(
+            f"stream.s={stream.s} has no effect in experiment=startup: each beta has a walk of its own; "
+            "set stream.s=0"
+        )
+    if stream.steps not in (samples, GradientRatio().steps):
+        raise ValueError(
+            f"stream.steps={stream.steps} has no effect in experiment=startup; set experiment.samples"
+        )
+    if setup.burn_in != min(1000, stream.steps // 4):  # what it is where it is not given
+        raise ValueError(
+            f"burn_in={setup.burn_in} has no effect in experiment=startup, which is about the first samples; "
+            "leave it at null"
+        )
     for name, estimator in setup.estimators.items():
         if Trait.POSITIVE in estimator.traits:
             raise ValueError(f"estimators.{name} works on logarithms; leave it out: levels here may be < 0")
-    return stream
+    return replace(stream, s=0.0, steps=samples)
 
 
 def _case(setup: Setup, beta: float, stream: GradientRatio) -> Case:
@@ -264,6 +286,8 @@ def _moments(values: Array, probes: Sequence[int], known: Exact | None) -> Itera
         missing = NEVER if np.isnan(known.settled) else "not in sight"
         yield Measured("settled_rmse", "noise sd", np.array([known.settled]), NEVER)
         yield Measured("settled_from", "samples", np.array([known.since]), missing)
+        distant = np.array([known.since_distant])
+        yield Measured(f"settled_from_at_{DISTANT:g}_sd", "samples", distant, missing)
 
 
 # --- figures ------------------------------------------------------------------------------------------------

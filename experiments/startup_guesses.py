@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from experiments.startup import Parameters
 
 BETTER = 0.05
-"""Share by which one error is said to be less than another."""
+"""Share by which one error is said to be more than another."""
 FAR = 100.0
-"""Standard deviations of the noise beyond which no guess is simulated."""
+"""Standard deviations of the noise beyond which no guess is simulated or stated."""
 GUESS = "guess at break-even"
 RATIOS = (1.0, 1.2, 1.5, 2.0, 5.0, 500.0)
 """Of two tasks' gradient norms in the long run: how far their shares are from equal."""
@@ -42,28 +42,23 @@ def break_even(beta: float, t: Any) -> Any:
     """
     u = beta ** np.asarray(t, dtype=np.float64)
     with np.errstate(divide="ignore"):
-        return np.sqrt(settled_share(beta) * (1.0 + 2.0 / (u * (1.0 - u))))
+        return np.sqrt(EMA(beta).noise_gain * (1.0 + 2.0 / (u * (1.0 - u))))
 
 
 def harmless(beta: float) -> float:
     """Distance up to which such a guess errs less than the debiased EMA at every sample: 3 sqrt(g)."""
-    return 3.0 * float(np.sqrt(settled_share(beta)))
+    return 3.0 * float(np.sqrt(EMA(beta).noise_gain))
 
 
 def debiasing_helps(beta: float, distance: float) -> tuple[float, float] | None:
     """First and last sample at which the debiased EMA errs less than a guess so far off; None for nowhere."""
-    excess = distance**2 / settled_share(beta) - 1.0
+    excess = distance**2 / float(EMA(beta).noise_gain) - 1.0
     if excess <= 8.0:  # u (1 - u) > 2 / excess has no solution
         return None
     root = np.sqrt(1.0 - 8.0 / excess)
     first, last = (np.log(0.5 * (1.0 + sign * root)) / np.log(beta) for sign in (1.0, -1.0))
     first, last = max(1.0, float(np.floor(first) + 1.0)), float(np.ceil(last) - 1.0)
     return (first, last) if first <= last else None
-
-
-def settled_share(beta: float) -> float:
-    """Noise gain of a settled EMA."""
-    return (1.0 - beta) / (1.0 + beta)
 
 
 # --- what is measured ---------------------------------------------------------------------------------------
@@ -108,8 +103,9 @@ def equal_shares(setup: Setup) -> Iterator[Rows]:
         variance = Domain.weight.moments(1.0, chosen.log_sd**2)[1]
         for name, estimator in kinds.items():
             values, u = np.array(squares[name]), float(estimator.beta) ** (at + 1.0)
-            share = settled_share(float(estimator.beta))
-            factor = share * ((1.0 - u**2) if name.startswith("equal") else (1.0 + u) / (1.0 - u))
+            factor = EMA(estimator.beta).noise_gain * (
+                (1.0 - u**2) if name.startswith("equal") else (1.0 + u) / (1.0 - u)
+            )
             measured = []
             for index, probe in enumerate(chosen.probes):
                 metric = at_probe("mse", probe)
@@ -140,10 +136,11 @@ def _raw_shares(chosen: Parameters, tasks: int, root_seed: int, repetition: int)
 
 def table_of_guesses(seen: Any, chosen: Parameters) -> str:
     """Break-even distances by beta and sample, how far simulations are off, what a right guess is worth."""
-    heads = [*(f"at {probe}" for probe in chosen.probes), "off (se)", "right one at 1", "5 % less to"]
+    heads = [*(f"at {probe}" for probe in chosen.probes), "off (se)", "right one at 1", "debiased +5 % to"]
     lines = [["beta", "never worse", *heads]]
     for beta in chosen.betas:
-        distances = [f"{distance:.3g}" for distance in np.atleast_1d(break_even(beta, chosen.probes))]
+        even = np.atleast_1d(break_even(beta, chosen.probes))
+        distances = [f"{distance:.3g}" if distance <= FAR else f"> {FAR:g}" for distance in even]
         own = [(level_name(beta), GUESS, at_probe("excess", probe)) for probe in chosen.probes]
         tried = [standard_errors(seen.loc[row], 0.0) for row in own if row in seen.index]
         off = "-" if not tried or np.isnan(tried).any() else f"{max(tried):.1f}"
@@ -170,7 +167,7 @@ def standard_errors(found: Any, value: float) -> float:
 
 
 def ahead_until(beta: float) -> float:
-    """Last sample at which the debiased EMA errs 5 % more than a right guess: 1/(1 - beta^t) times it."""
+    """Last sample at which the debiased EMA errs 5 % or more above a right guess: 1/(1 - beta^t) times it."""
     return float(np.floor(np.log(BETTER / (1.0 + BETTER)) / np.log(beta)))
 
 

@@ -28,8 +28,12 @@ FURTHER = 8
 """Effective windows over which it is looked, beyond the samples shown, when an error has settled."""
 FURTHEST = 10_000
 """The most samples for that."""
+DISTANT = 3.0
+"""Standard deviations of the noise from 0 of another level, at which it is looked when errors settle."""
 UNBIASED = 1e-9
 """Bias, in standard deviations of the noise, that is rounding alone."""
+TIED = 1e-9
+"""Share within which errors are the same but for rounding."""
 
 
 def blocks_of_text(walks: Sequence[Case], levels: Sequence[Case], seen: Any, setup: Setup) -> list[str]:
@@ -40,22 +44,26 @@ def blocks_of_text(walks: Sequence[Case], levels: Sequence[Case], seen: Any, set
     n = f"n = {setup.seeds} means over {chosen.streams} streams"
     blocks = [
         f"startup: {setup.seeds} x {chosen.streams} streams of {chosen.samples} samples, root seed "
-        f"{setup.root_seed}. Errors in standard deviations of the noise; the level starts at {level:.3g} of "
-        "them. Each estimator has the noise gain of beta.",
-        "RMSE at samples 1, 2, ... of the random walk for which beta is right, q/r = (1 - beta)^2 / beta:",
+        f"{setup.root_seed}. Errors in standard deviations of the noise, noise sd. Each estimator has the "
+        "noise gain of beta.",
+        f"RMSE at samples {', '.join(map(str, chosen.probes))} of a random walk that starts {level:.3g} "
+        "noise sd from 0, the one for which beta is right, q/r = (1 - beta)^2 / beta:",
         _table_of_errors(walks, seen, chosen),
-        "RMSE on a constant level:",
+        f"RMSE on a constant level {level:.3g} noise sd from 0:",
         _table_of_errors(levels, seen, chosen),
         "Exact, from the replayed map. From: the sample from which the RMSE stays within "
         f"{100 * SETTLED:.0f} % above the settled one, looked for over the first {FURTHER}/(1 - beta), "
         f"at most {FURTHEST:,}. ±: half of the widest 95 % interval of a simulated RMSE in the row, {n}; "
         "off: how far the simulated are from the exact at most, in standard errors. Where there is nothing "
         "exact the simulated stand.",
+        *_table_of_distances([*zip(walks, levels, strict=True)], level),
         *_table_of_biases(walks, chosen),
         "An EMA that starts at a guess, against the debiased one, on a constant level, exact. At t: the "
         "distance of the guess, in noise sd, at which they err alike at sample t; a nearer one errs less. "
         "Never worse: the least of these distances over all t. Off: of the difference of the two simulated "
-        f"there, 0 in expectation ({n}). A right guess errs 1 - beta^t times as much.",
+        f"there, 0 in expectation ({n}). A right guess errs 1 - beta^t times as much as the debiased EMA; "
+        "right one at 1: that factor at sample 1; debiased +5 % to: the last sample at which the debiased "
+        "EMA errs at least 5 % more than a right guess.",
         table_of_guesses(seen, chosen),
         f"Equal shares of K tasks, by inverse norms whose log ratios have sd {chosen.log_sd:g}; RMSE "
         f"of the smoothed share at sample {middle(chosen)}, {n}:",
@@ -89,6 +97,24 @@ def _table_of_errors(cases: Sequence[Case], seen: Any, chosen: Parameters) -> st
 
 def _or_dash(value: float, form: str) -> str:
     return "-" if np.isnan(value) else format(value, form)
+
+
+def _table_of_distances(cases: Sequence[tuple[Case, Case]], level: float) -> list[str]:
+    """From which sample errors have settled by how far the level is from 0, where that matters."""
+    heads = [f"{kind}, {distance:.3g} sd" for kind in ("walk", "constant") for distance in (level, DISTANT)]
+    lines = [["beta", "estimator", *heads]]
+    for pair in cases:
+        for name in pair[0].exact:
+            found = np.array([[case.exact[name].since, case.exact[name].since_distant] for case in pair])
+            if not np.array_equal(found[:, 0], found[:, 1], equal_nan=True):
+                since = (_or_dash(one, ",.0f") for one in found.flat)
+                lines.append([f"{pair[0].beta:g}", name, *since])
+    if len(lines) == 1:
+        return []
+    return [
+        "From, where it depends on how far the level is from 0, by that distance in noise sd, exact:",
+        aligned(lines),
+    ]
 
 
 def _table_of_biases(cases: Sequence[Case], chosen: Parameters) -> list[str]:
@@ -132,22 +158,37 @@ def _kind(case: Case) -> str:
 
 
 def _ranked(case: Case) -> str:
-    """Who errs least of those without bias, and by how much more the others do at most."""
+    """Who errs least of those without bias, who ties with it, and by how much more the others do at most."""
     fair = {name: known.rmse for name, known in case.exact.items() if _unbiased(known)}
     if not fair:
         return "all are biased."
     least = np.min(list(fair.values()), axis=0)
-    wins = {name: int((rmse <= least * (1.0 + UNBIASED)).sum()) for name, rmse in fair.items()}
-    best = max(wins, key=lambda name: wins[name])
-    more = []
-    for name, rmse in fair.items():
-        if name != best:
-            excess = rmse / least - 1.0
-            most = int(np.argmax(excess))
-            more.append(f"{name} {100.0 * excess[most]:.1f} % (sample {most + 1})")
-    where = "every sample" if wins[best] == least.size else f"{wins[best]} of {least.size} samples"
-    others = f"; more at most: {', '.join(more)}" if more else ""
-    return f"of those without bias {best} errs least at {where}{others}."
+    excess = {name: rmse / least - 1.0 for name, rmse in fair.items()}
+    wins = {name: over <= TIED for name, over in excess.items()}
+    best = max(wins, key=lambda name: int(wins[name].sum()))
+    alike = [
+        name
+        for name, won in wins.items()
+        if name == best or np.all(np.abs(fair[name] / fair[best] - 1.0) <= TIED)
+    ]
+    rest = {name: over for name, over in excess.items() if name not in alike}
+    at = wins[best]
+    where = "every sample" if at.all() else f"{at.sum()} of {at.size} samples"
+    if rest and (shared := int((at & np.any([wins[name] for name in rest], axis=0)).sum())):
+        where += f", {shared} of them a tie"
+    *others, last = alike
+    who = f"{', '.join(others)} and {last} tie, and err" if others else f"{last} errs"
+    more = [
+        f"{name} {_percent(over.max())} (sample {int(np.argmax(over)) + 1})" for name, over in rest.items()
+    ]
+    told = f"; more at most: {', '.join(more)}" if more else ""
+    return f"of those without bias {who} least at {where}{told}."
+
+
+def _percent(share: float) -> str:
+    """A share that is no tie, and so never 0.0 %."""
+    percent = 100.0 * share
+    return f"{percent:.1f} %" if percent >= 0.05 else f"{percent:.1g} %"
 
 
 def _never(case: Case) -> str:
@@ -158,7 +199,11 @@ def _never(case: Case) -> str:
             least = int(np.argmin(known.rmse))
             last = known.rmse[-1] / known.rmse[least]
             falls = least + 1 == known.rmse.size
-            told = f"least at sample {least + 1} ({known.rmse[least]:.3g}), {last:.2f} times that at the last"
-            course = "its error still falls at the last sample" if falls else f"its error is {told}"
+            told = f"least at sample {least + 1} ({known.rmse[least]:.3g})"
+            course = (
+                "its error still falls at the last sample"
+                if falls
+                else f"its error is {told}, and at the last sample {last:.2f} times that"
+            )
             parts.append(f"{name} never settles: {course}")
     return f"beta {case.beta:g} {'; '.join(parts)}." if parts else ""

@@ -9,22 +9,15 @@ import numpy as np
 import pandas as pd
 
 from estimators import Estimator
-from estimators.shares import FLOORS
 from experiments.agreement import agreement
 from experiments.setup import Setup
 from experiments.summaries import Column
 from experiments.tables import aligned, quantity, verdict_of, wrapped
+from experiments.transition_weights import SAME, STARTS, arrival, course_name, limit, noise_name
 
 if TYPE_CHECKING:
     from experiments.transition import Parameters
 
-LATE = 5
-"""The noisy weights are judged on the last of so many parts of the steps."""
-SAME = 1e-9
-"""Within which weights are the same."""
-STARTS = {True: "fed the warm-up", False: "from the jump"}
-"""Where a smoother begins."""
-NOISE = "noise"
 COLUMNS = (
     Column("binds_late", "floor binds"),
     Column("mean_unfloored", "mean weight"),
@@ -34,22 +27,10 @@ COLUMNS = (
 )
 
 
-def course_name(fed: bool, floor: float) -> str:
-    """Name of a course by its start and floor."""
-    return f"{STARTS[fed]}, {f'floor {floor:g}' if floor else 'no floor'}"
-
-
-def arrival(level: float) -> str:
-    """Name of the metric of a level."""
-    return f"steps_to_{level:g}"
-
-
 def text(summary: pd.DataFrame, every: Mapping[str, tuple[Estimator, bool]], setup: Setup) -> str:
     """Tables, legends and conclusions."""
     chosen: Parameters = setup.parameters
-    stream: Any = setup.stream
     first = next(iter(every))
-    late = chosen.steps // LATE
     seen = _indexed(summary)
     blocks = [
         f"transition: a weight of 1/2 for {chosen.warmup} steps of warm-up, then a raw weight of "
@@ -61,11 +42,12 @@ def text(summary: pd.DataFrame, every: Mapping[str, tuple[Estimator, bool]], set
         "match; without noise there is nothing for it to average.",
         "By beta, EMAs that start at 1/2, exact:",
         _table_of_betas(seen, chosen),
-        f"The same on raw weights 1 / (1 + 1/ratio) whose ratio has median {stream.median:g} and a log sd of "
-        f"{stream.r**0.5:.3g}; the last {late:,} of {chosen.steps:,} steps, in %:",
+        "The same on raw weights 1 / (1 + 1/ratio), by the median of the ratio, whose log has an sd of "
+        f"{chosen.log_sd:g}; the last {chosen.late:,} of {chosen.steps:,} steps, in %:",
         _table_in_noise(seen, chosen),
         f"± is half of a 95 % interval over the repetitions, n = {setup.seeds}, root seed {setup.root_seed}; "
-        "all betas share the noise. Binds: share of these steps in which the floor does. sd: of the weight "
+        "all share the noise. Floor binds: share of these steps in which it does, where the weight exceeds "
+        f"{1.0 - chosen.floor:g}. sd: of the weight "
         "over these steps.",
         "\n".join(wrapped(told, "  ") for told in conclusions(summary, chosen)),
         str(agreement(summary)),
@@ -99,10 +81,11 @@ def _table_of_betas(seen: Any, chosen: Parameters) -> str:
 
 
 def _table_in_noise(seen: Any, chosen: Parameters) -> str:
-    lines = [["beta", *(column.label for column in COLUMNS)]]
-    for beta in chosen.betas:
-        ones = [seen.loc[NOISE, f"ema@{beta:g}", column.metric] for column in COLUMNS]
-        lines.append([f"{beta:g}", *(_with_half(found, 100.0) for found in ones)])
+    lines = [["ratio", "beta", *(column.label for column in COLUMNS)]]
+    for ratio in chosen.ratios:
+        for beta in chosen.betas:
+            ones = [seen.loc[noise_name(ratio), f"ema@{beta:g}", column.metric] for column in COLUMNS]
+            lines.append([f"{ratio:g}", f"{beta:g}", *(_with_half(found, 100.0) for found in ones)])
     return aligned(lines, texts=0)
 
 
@@ -116,12 +99,17 @@ def _with_half(one: Any, times: float = 1.0) -> str:
 
 def conclusions(summary: pd.DataFrame, chosen: Parameters) -> list[str]:
     """What follows from the numbers, a sentence each."""
-    return [*_of_the_floor(summary, chosen), *_of_betas(summary, chosen), *_of_starts(summary, chosen)]
+    return [
+        *_of_the_floor(summary, chosen),
+        *_of_betas(summary, chosen),
+        *_of_noise(summary, chosen),
+        *_of_starts(summary, chosen),
+    ]
 
 
 def _of_the_floor(summary: pd.DataFrame, chosen: Parameters) -> Iterator[str]:
     """Which levels nobody reaches under the floor that are reached without it."""
-    most = float(FLOORS["clip"](np.array([chosen.raw, 1.0 - chosen.raw]), chosen.floor)[0])
+    most = limit(chosen.raw, chosen.floor)
     bound = 1.0 / (1.0 + chosen.floor)
     for level in chosen.levels:
         own = summary[summary["metric"] == arrival(level)]
@@ -129,7 +117,12 @@ def _of_the_floor(summary: pd.DataFrame, chosen: Parameters) -> Iterator[str]:
         reached = own.loc[with_floor & (own["n"] > 0), "estimator"].unique().tolist()
         without = own.loc[~with_floor & (own["n"] > 0), "estimator"].nunique()
         of = own["estimator"].nunique()
-        if not reached:
+        if not reached and not without:
+            reason = (
+                f"the raw weight is {chosen.raw:g}" if level >= chosen.raw else f"in {chosen.steps:,} steps"
+            )
+            yield f"No smoother exceeds {level:g}, with the floor or without: {reason}."
+        elif not reached:
             yield (
                 f"With the floor no smoother exceeds {level:g}, without it {without} of {of} do in "
                 f"{chosen.steps:,} steps: settled, the weight is {most:.7f}, whatever the raw weight at most "
@@ -153,20 +146,37 @@ def _of_betas(summary: pd.DataFrame, chosen: Parameters) -> Iterator[str]:
         f"Of {spread} the floor binds after {min(binds):,.0f} to {max(binds):,.0f} steps without noise; "
         f"the final weights are {ends}."
     )
-    noisy = {metric: [seen.loc[NOISE, name, metric] for name in names] for metric in _NOISY}
-    share, before, after, mean = (noisy[metric] for metric in _NOISY)
-    yield (
-        f"In noise the floor binds in {_range(share)} % of the late steps, and the sd of the weight is "
-        f"{_range(after)} % with the floor, {_range(before)} % without."
-    )
-    if len(names) > 1:
-        furthest = max(mean[1:], key=lambda one: abs(one["difference"]))
-        half = furthest["difference_high"] - furthest["difference"]
-        told = {"tie": "a tie", "": "a difference"}.get(verdict_of(furthest, MEAN), "not told apart")
+
+
+def _of_noise(summary: pd.DataFrame, chosen: Parameters) -> Iterator[str]:
+    """How often the floor binds in noise, how much the weight spreads, whether betas tie, by ratio."""
+    seen = _indexed(summary)
+    names = [f"ema@{beta:g}" for beta in chosen.betas]
+    told = []
+    for ratio in chosen.ratios:
+        noisy = {metric: [seen.loc[noise_name(ratio), name, metric] for name in names] for metric in _NOISY}
+        share, before, after, mean = (noisy[metric] for metric in _NOISY)
         yield (
-            f"Floored means are at most {quantity(100.0 * furthest['difference'], 100.0 * half)} % from "
-            f"that of {names[0]} ({furthest.name[1]}): {told}, by a margin of {100.0 * MARGIN:g} %."
+            f"In noise, at a ratio of {ratio:g}, the floor binds in {_range(share)} % of the late steps, and "
+            f"the sd of the weight is {_range(after)} % with the floor, {_range(before)} % without."
         )
+        if len(names) > 1:
+            told.append(f"at a ratio of {ratio:g} {_apart(mean[1:])}")
+    if told:
+        yield (
+            f"Floored means are, in percentage points from that of {names[0]}, {'; '.join(told)}; a tie is "
+            f"within {100.0 * MARGIN:g}."
+        )
+
+
+def _apart(means: Sequence[Any]) -> str:
+    """The furthest of the means from the first, and whether all tie with it."""
+    furthest = max(means, key=lambda one: abs(one["difference"]))
+    half = furthest["difference_high"] - furthest["difference"]
+    verdicts = {verdict_of(one, MEAN) for one in means}
+    told = "a tie" if verdicts == {"tie"} else "a difference" if "" in verdicts else "not told apart"
+    points = quantity(100.0 * furthest["difference"], 100.0 * half)
+    return f"at most {points} ({furthest.name[1]}), {told}"
 
 
 _NOISY = ("binds_late", "sd_unfloored", "sd_floored", "mean_floored")

@@ -187,6 +187,20 @@ def test_a_run_agrees_with_its_closed_forms(kalmean: Callable[..., Any]) -> None
     assert told.pairs == 2 * 5 * 6 + 3 + 2 * 3  # moments by row and probe, guesses, two tasks
     assert told.beyond <= 2
     assert str(told) in ran.out
+    assert "walk that starts 0.554 noise sd from 0" in " ".join(ran.out.split())
+    (settled,) = (
+        line.split("|")[1:-1]
+        for line in ran.out.splitlines()
+        if re.match(r"\| 0.9 +\| ema_zero +\| +\d+ \|", line)
+    )
+    assert [cell.strip() for cell in settled] == ["0.9", "ema_zero", "15", "33", "19", "36"]
+    since = ran.table[ran.table["metric"] == "settled_from_at_3_sd"].set_index(["stream", "estimator"])[
+        "value"
+    ]
+    assert since["walk, beta 0.9", "ema_zero"] == 33
+    assert since["walk, beta 0.9", "kalman"] == 15
+    even = next(line for line in ran.out.splitlines() if "never worse" in line)
+    assert even.endswith("| right one at 1 | debiased +5 % to |")
     assert "running_mean |       - | never |" in ran.out
     assert max(map(len, ran.out.split("Closed forms and")[0].splitlines())) <= 110
     drawn = GradientRatio(steps=60, s=0.0).draw(range(20), 0)
@@ -223,15 +237,17 @@ def test_other_estimators_enter_by_name_and_one_repetition_has_no_interval(
 @pytest.mark.parametrize(
     ("name", "value", "valid"),
     [
-        ("betas", [1.0], "a list of different numbers in (0, 1)"),
-        ("betas", [0.9, 0.9], "a list of different numbers in (0, 1)"),
-        ("betas", [], "a list of different numbers in (0, 1)"),
+        ("betas", [1.0], "a list of different numbers in (0, 1), to 6 digits"),
+        ("betas", [0.9, 0.9], "a list of different numbers in (0, 1), to 6 digits"),
+        ("betas", [0.99999999], "a list of different numbers in (0, 1), to 6 digits"),
+        ("betas", [], "a list of different numbers in (0, 1), to 6 digits"),
         ("samples", 1, "an int >= 2"),
         ("probes", [501], "a list of different ints from 1 to 500, the samples"),
         ("probes", [0], "a list of different ints from 1 to 500, the samples"),
         ("streams", 1, "an int >= 2"),
         ("tasks", [1], "a list of different ints >= 2"),
-        ("log_sd", 0.0, "finite and > 0"),
+        ("log_sd", 0.0, "in (0, 5]"),
+        ("log_sd", 1e10, "in (0, 5]"),
     ],
 )
 def test_parameters_out_of_range(name: str, value: Any, valid: str) -> None:
@@ -244,8 +260,11 @@ def test_parameters_out_of_range(name: str, value: Any, valid: str) -> None:
     ("override", "part"),
     [
         ("experiment.betas=[1.0]", "experiment.betas=[1.0] is not valid; it must be a list of different"),
-        ("stream.s=0.1", "stream.s=0.1 is not valid; it must be 0: each beta has a walk of its own"),
-        ("stream.steps=400", "stream.steps=400 is not valid; it must be experiment.samples=500"),
+        ("stream.s=0.1", "stream.s=0.1 has no effect in experiment=startup: each beta has a walk of its own"),
+        ("stream=gradient_ratio_b64", "walk of its own; set stream.s=0"),
+        ("stream.steps=400", "stream.steps=400 has no effect in experiment=startup; set experiment.samples"),
+        ("burn_in=50", "burn_in=50 has no effect in experiment=startup"),
+        ("stream=recorded", "experiment=startup needs a level in white noise; choose stream=gradient_ratio"),
         ("stream.ramp=0.1", "experiment=startup needs a level in white noise; choose stream=gradient_ratio"),
         ("stream.r=0", "experiment=startup needs a level in white noise"),
         ("match=delay", "experiment=startup sets every beta itself; leave match and tune at none"),
@@ -265,7 +284,7 @@ def test_settings_that_are_refused(kalmean: Callable[..., Any], override: str, p
 def case(name: str, s: float = 0.0, median: float = 2.1, **rmse: Any) -> Case:
     """A case of made-up errors, over ten samples."""
     courses = {
-        estimator: Exact(np.zeros(10), np.asarray(values, dtype=float), 0.3, 4.0)
+        estimator: Exact(np.zeros(10), np.asarray(values, dtype=float), 0.3, 4.0, 4.0)
         for estimator, values in rmse.items()
     }
     return Case(name, 0.9, GradientRatio(steps=10, s=s, median=median), {}, courses)
@@ -286,6 +305,44 @@ def test_conclusions_follow_from_the_numbers() -> None:
     assert "a errs least at every sample." in conclusions([biased], [])[0]
 
 
+def test_equal_errors_are_a_tie_and_no_difference_is_printed_as_none() -> None:
+    falling = np.linspace(1.0, 0.3, 10)
+    equal, nearly = falling * (1.0 + 1e-12), falling * (1.0 + 3e-6)
+    told = conclusions([case("walk, beta 0.9", 0.01, a=falling, b=equal, c=nearly)], [])
+    assert told == [
+        "Walk, beta 0.9: of those without bias a and b tie, and err least at every sample; more at most: "
+        "c 0.0003 % (sample 1)."
+    ]
+    first = np.array([1.0, 1.5, *[1.25] * 8]) * falling
+    told = conclusions([case("walk, beta 0.9", 0.01, a=falling, b=first)], [])
+    assert "a errs least at every sample, 1 of them a tie; more at most: b 50.0 % (sample 2)." in told[0]
+
+
+def test_estimators_that_keep_no_memory_tie() -> None:
+    beta = 1e-9
+    stream = GradientRatio(steps=3, s=float(Kalman.from_beta(beta).q), r=1.0)
+    every = {"debiased": DebiasedEMA(0.9), "kalman": Kalman(q=1.0, r=1.0), "mean": Kalman(q=0.0, r=1.0)}
+    courses = {name: exact(set_to(estimator, beta), stream, 3, 8) for name, estimator in every.items()}  # type: ignore[arg-type]
+    (told, _) = conclusions([Case("walk, beta 1e-09", beta, stream, every, courses)], [])
+    assert (
+        "debiased and kalman tie, and err least at every sample, 1 of them a tie; more at most: mean" in told
+    )
+    assert " 0.0 %" not in told
+
+
+def test_errors_settle_later_the_further_the_level_is_for_a_zero_start_alone() -> None:
+    beta, t = 0.9, np.arange(1.0, 1001.0)
+    stream, u = GradientRatio(steps=100, s=0.0, median=2.1), beta**t
+    zero = exact(EMA(beta), stream, 100, 1000)
+    gain = EMA(beta).noise_gain
+    for since, distance in ((zero.since, np.log(2.1) / 1.34), (zero.since_distant, 3.0)):
+        rmse = np.sqrt((u * distance) ** 2 + gain * (1.0 - u**2))
+        assert since == 1 + np.count_nonzero(rmse > 1.05 * np.sqrt(gain))
+    assert zero.since < zero.since_distant
+    debiased = exact(DebiasedEMA(beta), stream, 100, 1000)
+    assert debiased.since == debiased.since_distant
+
+
 def test_what_is_said_of_those_that_never_settle() -> None:
     rising = np.array([5.0, 4.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 7.5, 8.0])
     never = case("walk, beta 0.9", 0.01, mean=rising)
@@ -293,7 +350,7 @@ def test_what_is_said_of_those_that_never_settle() -> None:
     said = conclusions([never], [])[1]
     assert said == (
         "On the walk of beta 0.9 mean never settles: its error is least at sample 3 (2), "
-        "4.00 times that at the last."
+        "and at the last sample 4.00 times that."
     )
     falling = replace(never, exact={"mean": never.exact["mean"]._replace(rmse=np.sort(rising)[::-1])})
     assert "its error still falls at the last sample." in conclusions([falling], [])[1]

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from estimators import EMA, DebiasedEMA, Kalman, KalmanBank, MovingAverage
 from estimators.shares import FLOORS
 from experiments.agreement import agreement
+from experiments.groups import folder
 from experiments.streams import Domain, GradientRatio
-from experiments.transition import Parameters, alike, binding, shares, steps_to
+from experiments.transition import Parameters, alike, on_one_line, shares, steps_to
 from experiments.transition_report import conclusions
+from experiments.transition_weights import binding, exceeded, floored, limit
 
 SMALL = ("experiment=transition", "seeds=8", "experiment.steps=600", "experiment.betas=[0.5,0.9]")
 GABA = EMA(0.99, initial=0.5)
@@ -148,6 +150,45 @@ def test_all_that_can_be_are_at_the_first_ones_noise_gain() -> None:
         alike({"bank": KalmanBank(), "ema": GABA})
 
 
+@pytest.mark.parametrize("floor", [0.0, 0.05])
+def test_rounding_exceeds_no_level(floor: float) -> None:
+    most = limit(0.9, floor)
+    for estimator in (GABA, MovingAverage(199), Kalman.from_beta(0.99), DebiasedEMA(0.99)):
+        for warmup in (0, 100):
+            weights = shares(estimator, 0.9, warmup, 2000, floor)
+            assert np.isnan(exceeded(weights, most, warmup, most))
+            assert exceeded(weights, 0.85, warmup, most) == steps_to(weights, 0.85, warmup)
+    assert exceeded(np.array([0.5, 0.91]), 0.9, 0, 0.9) == 2  # an overshoot does
+
+
+def test_the_limit_is_the_floored_raw_weight() -> None:
+    assert limit(0.998, 0.0) == 0.998
+    assert limit(0.998, 0.05) == floored(np.array([0.998]), 0.05)[0] == pytest.approx(0.998 / 1.048)
+    assert limit(0.7, 0.05) == pytest.approx(0.7, rel=1e-15)
+
+
+def test_a_level_that_is_the_raw_weight_is_reached_by_none(kalmean: Callable[..., Any]) -> None:
+    ran = kalmean(*SMALL, "experiment.raw=0.9", "experiment.levels=[0.85,0.9]", "experiment.ratios=[30]")
+    assert ran.code == 0
+    own = ran.table[ran.table["metric"] == "steps_to_0.9"]
+    assert set(own["status"]) == {"never"}
+    assert "No smoother exceeds 0.9, with the floor or without: the raw weight is 0.9." in ran.out
+
+
+def test_courses_on_one_line_are_named_together() -> None:
+    weights = np.linspace(0.5, 0.9, 9)
+    courses = {"a": weights, "b": weights + 1e-3, "c": weights + 1e-15, "d": weights[::-1]}
+    assert on_one_line(courses) == [["a", "c"]]
+
+
+def test_filters_are_told_the_variance_of_the_raw_weights() -> None:
+    text = (folder() / "experiment" / "transition.yaml").read_text(encoding="utf-8")
+    (told,) = re.findall(r"noise_variance: (\S+)", text)
+    chosen = Parameters()
+    expected = Domain.weight.moments(chosen.ratios[0], chosen.log_sd**2)[1]
+    assert float(told) == pytest.approx(expected, rel=1e-3)
+
+
 class Made(NamedTuple):
     """Table and summary of a small run."""
 
@@ -183,7 +224,7 @@ def test_the_run(kalmean: Callable[..., Any]) -> None:
     assert table["no noise", "ema@0.9", "binds_after"].item() == 23
     assert table["no noise", "ema@0.5", "final_weight"].item() == pytest.approx(0.998 / 1.048, rel=1e-12)
     told = agreement(ran.summary)
-    assert (told.pairs, told.beyond) == (2, 0)
+    assert (told.pairs, told.beyond) == (4, 0)
     assert "kalman_bank* " in ran.out
     assert "With the floor no smoother exceeds 0.99" in ran.out
     assert max(map(len, ran.out.split("written")[0].splitlines())) <= 110
@@ -193,8 +234,9 @@ def test_the_run(kalmean: Callable[..., Any]) -> None:
         assert (again.folder / name).read_bytes() == (ran.folder / name).read_bytes()
 
 
-def test_late_noise_by_hand(made: Made) -> None:
-    stream = GradientRatio(steps=600, median=500.0, r=1.69, s=0.0, domain=Domain.weight)
+@pytest.mark.parametrize("ratio", [500.0, 30.0])
+def test_late_noise_by_hand(made: Made, ratio: float) -> None:
+    stream = GradientRatio(steps=600, median=ratio, r=1.69, s=0.0, domain=Domain.weight)
     raw = 1.0 - stream.draw(range(8), 0).samples
     mean, found = np.full(8, 0.5), []
     for row in raw:
@@ -202,7 +244,8 @@ def test_late_noise_by_hand(made: Made) -> None:
         found.append(mean)
     weights = np.array(found)[-120:]
     floored = weights / (weights + np.maximum(1.0 - weights, 0.05))
-    noise = made.table[(made.table["stream"] == "noise") & (made.table["estimator"] == "ema@0.5")]
+    own = made.table[made.table["stream"] == f"noise, ratio {ratio:g}"]
+    noise = own[own["estimator"] == "ema@0.5"]
     for metric, expected in (
         ("binds_late", (1.0 - weights < 0.05).mean(axis=0)),
         ("mean_unfloored", weights.mean(axis=0)),
@@ -217,10 +260,14 @@ def test_late_noise_by_hand(made: Made) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "valid"),
     [
-        ("betas", [1.0], "a list of different numbers in (0, 1)"),
-        ("betas", [0.9, 0.9], "a list of different numbers in (0, 1)"),
-        ("levels", [0.5], "a list of different numbers in (0.5, 1)"),
-        ("levels", [], "a list of different numbers in (0.5, 1)"),
+        ("betas", [1.0], "a list of different numbers in (0, 1), to 6 digits"),
+        ("betas", [0.9, 0.9], "a list of different numbers in (0, 1), to 6 digits"),
+        ("betas", [0.99999999], "a list of different numbers in (0, 1), to 6 digits"),
+        ("levels", [0.5], "a list of different numbers in (0.5, 1), to 6 digits"),
+        ("levels", [], "a list of different numbers in (0.5, 1), to 6 digits"),
+        ("ratios", [1.0], "a list of different numbers in (1, 1e+06), to 6 digits"),
+        ("ratios", [30.0, 30.0], "a list of different numbers in (1, 1e+06), to 6 digits"),
+        ("log_sd", 1e10, "in (0, 5]"),
         ("raw", 0.5, "in (1/2, 1)"),
         ("warmup", 0, "an int >= 1"),
         ("steps", 9, "an int >= 10"),
@@ -238,8 +285,26 @@ def test_parameters_out_of_range(name: str, value: Any, valid: str) -> None:
     ("override", "part"),
     [
         ("experiment.raw=1", "experiment.raw=1.0 is not valid; it must be in (1/2, 1)"),
-        ("stream.domain=log_ratio", "experiment=transition smooths weights; choose stream=gradient_ratio"),
-        ("stream.steps=5", "stream.steps=5 is not valid; it must be experiment.steps=10000"),
+        (
+            "stream=gradient_ratio_b64",
+            "stream.r=0.7225 has no effect in experiment=transition; set experiment",
+        ),
+        (
+            "stream.median=9",
+            "stream.median=9.0 has no effect in experiment=transition; set experiment.ratios",
+        ),
+        ("stream.s=0.1", "stream.s=0.1 has no effect in experiment=transition; its level is constant"),
+        (
+            "stream.domain=ratio",
+            "stream.domain=ratio has no effect in experiment=transition; it smooths weig",
+        ),
+        ("stream.steps=5", "stream.steps=5 has no effect in experiment=transition; set experiment.steps"),
+        ("burn_in=5", "burn_in=5 has no effect in experiment=transition, which looks at every step"),
+        ("stream=recorded", "experiment=transition needs a ratio of gradients; choose stream=gradient_ratio"),
+        (
+            "stream=regime_change",
+            "experiment=transition needs a ratio of gradients; choose stream=gradient_r",
+        ),
         ("stream.gap_rate=0.1", "stream.gap_rate=0.1 is not valid; it must be 0"),
         ("match=delay", "experiment=transition matches by noise gain itself; leave match and tune at none"),
         ("estimators=[kalman_bank]", "estimators.kalman_bank has no noise gain to match; name one first"),
@@ -290,6 +355,7 @@ def test_conclusions_follow_from_the_numbers(made: Made) -> None:
     [(-0.0001, 0.0002, "a tie"), (0.002, 0.003, "a difference"), (-0.01, 0.02, "not told apart")],
 )
 def test_a_tie_of_floored_means_reads_as_one(made: Made, low: float, high: float, verdict: str) -> None:
-    where = {"stream": "noise", "estimator": "ema@0.9", "metric": "mean_floored"}
+    where = {"stream": "noise, ratio 30", "estimator": "ema@0.9", "metric": "mean_floored"}
     told = changed(made, where, difference=0.5 * (low + high), difference_low=low, difference_high=high)
-    assert f"that of ema@0.5 (ema@0.9): {verdict}, by a margin of 0.1 %." in told
+    assert "Floored means are, in percentage points from that of ema@0.5, at a ratio of 500 at most" in told
+    assert re.search(rf"; at a ratio of 30 at most [^;]* \(ema@0.9\), {verdict}; a tie is within 0.1\.", told)
