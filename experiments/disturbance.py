@@ -176,8 +176,12 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
         "without it, over that of the cosine (the same thing where the map does not depend on the data).\n"
         "White noise: power in over power out, by map, after the burn-in. Removed: less than "
         f"{REMOVED:g} of it is left.\n"
-        f"± is half of a 95 % interval over the streams, n = {panels[0].repetitions}; "
-        "without ± all are equal.",
+        + (
+            f"± is half of a 95 % interval over the streams, n = {panels[0].repetitions}; "
+            "without ± all are equal."
+            if panels[0].repetitions > 1
+            else "One stream has no interval: linear filters alone are told apart, as they owe nothing to it."
+        ),
         *conclusions,
         "The least beta of an EMA that attains a level, its lag in samples and in periods of the cosine:",
         disturbance_betas.table(betas),

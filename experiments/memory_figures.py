@@ -13,6 +13,8 @@ from experiments.memory_storage import STORAGES
 from experiments.summaries import mean_interval
 
 MARKERS = "osD^vP*Xhd<>"
+LEGEND = 4
+"""Rows of the legend below the panels."""
 
 
 def by_bytes(found: Mapping[float, Sequence[Any]]) -> Any:
@@ -35,11 +37,14 @@ def by_bytes(found: Mapping[float, Sequence[Any]]) -> Any:
         for index, name in enumerate(names):
             marks = _marks(HERE, MARKERS[index % len(MARKERS)], line(index)["color"])
             axes[0][0].plot([], [], label=name, **marks)
-        there = dict.fromkeys(_chosen(one, s) for s, own in found.items() for one in own)
-        for how in (one for one in (HERE, ELSEWHERE, ITSELF, FIXED) if one in there):
-            axes[0][0].plot([], [], label=how, **_marks(how, "o", "#555555"))
+        for _ in range(-len(names) % LEGEND):  # so that how settings were chosen has a column of its own
+            axes[0][0].plot([], [], " ", label=" ")
+        there = {_chosen(one, s) for s, own in found.items() for one in own}
+        for how in (HERE, ELSEWHERE, ITSELF, FIXED):
+            if how in there:
+                axes[0][0].plot([], [], label=how, **_marks(how, "o", "#555555"))
         handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(labels) // LEGEND))
         pyplot.close(figure)
     return figure
 

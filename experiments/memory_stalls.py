@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ HUGE = 1e5
 MOMENT_BETA, MOMENT_STEPS, MOMENT_LAST, MOMENT_FALL = 0.999, 20_000, 1000, 0.1
 """Adam's beta2; samples, those looked at at the end of each half, and what the gradient falls to half way."""
 RMSE = Column("rmse", "RMSE")
+_ZERO = re.compile(r"0(\.0+)? ±")
 VERDICTS = ("more", "less", "tie", "not told apart")
 
 
@@ -303,7 +305,7 @@ def _cell(rmse: Array, at: int) -> str:
     text = (
         f"{abs(difference):.1e} ± {half:.0e}" if abs(difference) > HUGE else quantity(abs(difference), half)
     )
-    return f"{'-' if difference < 0.0 and not text.startswith('0 ±') else '+'}{text}{mark}"
+    return f"{'-' if difference < 0.0 and not _ZERO.match(text) else '+'}{text}{mark}"
 
 
 def _share(values: Array) -> str:

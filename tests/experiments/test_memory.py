@@ -91,7 +91,7 @@ def test_simulated_errors_agree_with_it() -> None:
     drawn = stream.draw(range(60), 0, "evaluate")
     for estimator in (EMA(0.9), MovingAverage(19)):
         squared = np.asarray(estimator.score(drawn.samples, drawn.level, skip=100).rmse) ** 2
-        away = squared.mean() - memory_stalls.closed_mse(estimator, stream, 100)  # type: ignore[operator]
+        away = squared.mean() - memory_stalls.closed_mse(estimator, stream, 100)
         assert abs(away) < 4.0 * squared.std(ddof=1) / np.sqrt(60)
 
 
