@@ -261,8 +261,9 @@ def sentences(found: Mapping[float, Sequence[Sized]]) -> Iterator[str]:
         tally = ", ".join(f"{said.count(v)} {v}" for v in memory_stalls.VERDICTS if v in said)
         over = [100.0 * (rmse.mean() / base.mean() - 1.0) for rmse, base in pairs]
         times = one.estimator.state_bytes / cheap
+        size = "as many bytes as" if times == 1.0 else f"{times:.3g} times the bytes of"
         yield (
-            f"{one.name}, {'' if times == 1.0 else f'{times:.3g} times '}the bytes of {first}: "
+            f"{one.name}, {size} {first}: "
             f"once settled, error {span(over, digits=1)} % over its own ({len(pairs)} streams: {tally})"
         )
     windows = [one for one in found[given] if isinstance(one.estimator, MovingAverage)]

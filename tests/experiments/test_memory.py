@@ -219,6 +219,8 @@ def test_sentences_on_bytes_follow_from_the_numbers() -> None:
     assert "no window tried comes within 10 % of ema" in worse
     assert "ema, tuned at s = 0.0001: on the other s its error is +50.0 % over ema tuned there" in worse
     better = made_up(0.9, 2.0)
+    same = {1e-4: [sized("ema", EMA(0.99), 1e-4, 1.0), sized("ma of 1", MovingAverage(1), None, 2.0)]}
+    assert "ma of 1, as many bytes as ema: once settled, error +100.0 %" in "\n".join(sentences(same))
     assert "once settled, error -10.0 to +0.0 % over its own (2 streams: 1 less, 1 tie)" in better
     assert "errs at most 10 % more than ema has 800 bytes, ema 8" in better
     assert "on the other s its error is +0.0 % over ema tuned there" in better
