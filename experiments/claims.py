@@ -13,8 +13,9 @@ import pandas as pd
 
 from experiments.claims_quantities import quantity_of
 from experiments.claims_recomputed import Given, Quantity, Recomputed
-from experiments.claims_stated import COLUMNS, Claim, Verdict, claims_of
+from experiments.claims_stated import COLUMNS, Claim, Verdict, claims_of, shown
 from experiments.metrics import Measured
+from experiments.recall_memories import available
 from experiments.recorder import MissingExtraError
 from experiments.runs import Outcome
 from experiments.setup import Setup
@@ -24,6 +25,8 @@ from experiments.tables import aligned, counted, quantity, wrapped
 
 SHIPPED = Path(__file__).parent / "claims.csv"
 RANKS = list(Verdict)
+CLIPPED = 28
+"""Characters of a cell that a table of the text shows."""
 TINY = 1e-12
 """Of any unit that is claimed: what rounding leaves of zero."""
 
@@ -32,11 +35,13 @@ TINY = 1e-12
 class Parameters:
     """path: a table of claims, null for the one that is shipped; sha256: its digest, filled in where empty.
 
-    Raises ValueError, one line, for a table that cannot be used or has another digest.
+    packages: those here of all that its claims need, filled in where empty. Raises ValueError, one line, for
+    a table that cannot be used or has another digest, and for other packages.
     """
 
     path: str | None = None
     sha256: str = ""
+    packages: str = ""
 
     def __post_init__(self) -> None:
         # The digest is what names a run, so that a table that was changed is not served by an old one.
@@ -44,7 +49,9 @@ class Parameters:
         if self.sha256 not in ("", found):
             raise ValueError(f"experiment.sha256={self.sha256!r} is not valid; that of the table is {found}")
         object.__setattr__(self, "sha256", found)
-        self.claims  # noqa: B018  a table that cannot be used is refused before anything is computed
+        needed = {name for own, _ in self.claims for name in own.needs}
+        # What could not be recomputed is to be tried again once its package is there.
+        object.__setattr__(self, "packages", available(needed, self.packages))
 
     @cached_property
     def claims(self) -> list[tuple[Quantity, Given]]:
@@ -56,7 +63,7 @@ class Parameters:
                     own = quantity_of(claim)
                     found.append((own, own.given(claim)))
                 except ValueError as error:
-                    raise ValueError(f"row {number} ({claim.id}): {error}") from error
+                    raise ValueError(f"row {number} ({shown(claim.id)[1:-1]}): {error}") from error
         except ValueError as error:
             raise ValueError(f"experiment.path={self._shown!r}: {error}") from error
         return found
@@ -77,10 +84,10 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim, what was recomputed for it, None with the reason where that needs what is not here."""
+    """A claim, its quantity, what was recomputed, None with the reason where that needs what is not here."""
 
     claim: Claim
-    formula: str
+    own: Quantity
     found: Recomputed | None
     reason: str = ""
 
@@ -96,14 +103,24 @@ class Judged:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """Of several figures, that of the worst."""
+        """Of several figures, that of the worst.
+
+        What is measured on an analogue can refute a general statement, and nothing else.
+        """
         if self.found is None:
             return Verdict.NOT_TESTABLE
         if self.found.simulated:
-            _, low, high, _ = self.interval
-            return self.claim.figures[0].verdict_within(low, high)
+            if not self.own.analogue or (self.own.general and self._within is Verdict.WRONG):
+                return self._within
+            return Verdict.NOT_TESTABLE
         pairs = zip(self.claim.figures, self.found.values, strict=True)
         return max((figure.verdict(value) for figure, value in pairs), key=RANKS.index)
+
+    @property
+    def _within(self) -> Verdict:
+        """Of what is simulated, wherever it is."""
+        _, low, high, _ = self.interval
+        return self.claim.figures[0].verdict_within(low, high)
 
     @property
     def recomputed(self) -> str:
@@ -132,7 +149,7 @@ class Judged:
         """By how much, and what was computed, in a line."""
         if self.found is None:
             return self.reason
-        return f"{self._how_far}: {'; '.join(filter(None, (self.formula, self.found.also)))}"
+        return f"{self._how_far}: {'; '.join(filter(None, (self.own.formula, self.found.also)))}"
 
     def measured(self) -> Iterator[Rows]:
         """Lines of the long table, one or more for each figure that is stated."""
@@ -167,15 +184,36 @@ class Judged:
     @property
     def _how_far(self) -> str:
         if self.found is not None and self.found.simulated:
-            mean, _, high, n = self.interval
-            if self.verdict is Verdict.NOT_TESTABLE:
+            mean, _, _, n = self.interval
+            if self._within is Verdict.NOT_TESTABLE:
                 return f"{mean:.3g} in {counted(n, 'run')}, which give no interval; seeds=2 or more would"
-            where = "within" if self.verdict is Verdict.TO_DIGITS else f"off by {self.off}, outside"
-            return f"{where} {quantity(mean, high - mean)} (95 % of n = {n})"
+            if self.own.analogue and self.verdict is Verdict.NOT_TESTABLE:
+                side = "higher" if mean > self.stated[0] else "lower"
+                told = (
+                    f"{side} than stated" if self._within is Verdict.WRONG else "which holds what is stated"
+                )
+                return f"not testable here: {self.own.lacks}; {self.spread}, {told}"
+            where = f"off by {self.off}, outside" if self.verdict is Verdict.WRONG else f"within{self._one}"
+            return f"{where} {self.spread}"
         if self.verdict is Verdict.CORRECT:
             return "equal"
-        within = ", within the digits given" if self.verdict is Verdict.TO_DIGITS else ""
+        if not all(np.isfinite(self._values)):
+            return self.off
+        within = "" if self.verdict is Verdict.WRONG else f", within the digits given{self._one}"
         return f"off by {self.off}{within}"
+
+    @property
+    def spread(self) -> str:
+        """What was simulated, with its interval, and on what; empty for what owes nothing to chance."""
+        if self.found is None or not self.found.simulated:
+            return ""
+        mean, _, high, n = self.interval
+        where = f", on {self.own.analogue}" * bool(self.own.analogue)
+        return f"{quantity(mean, high - mean)} (95 % of n = {n}{where})"
+
+    @property
+    def _one(self) -> str:
+        return " (one digit only)" * (self.verdict is Verdict.TO_ONE_DIGIT)
 
 
 def _signed(value: float) -> str:
@@ -186,6 +224,7 @@ def _written(value: float) -> str:
     return "0" if abs(value) < TINY else f"{value:.10g}"
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is said to be so
 def run(setup: Setup) -> Outcome:
     """Recompute every claim; ValueError, one line, for one that the library refuses."""
     setup.check_untuned("experiment=claims has settings of its own")
@@ -196,7 +235,7 @@ def run(setup: Setup) -> Outcome:
             found.append(judged(own, replace(given, repetitions=setup.seeds, root_seed=setup.root_seed)))
         except ValueError as error:
             raise ValueError(
-                f"experiment.path={chosen.path or SHIPPED.name!r}: {given.claim.id}: {error}"
+                f"experiment.path={chosen.path or SHIPPED.name!r}: {shown(given.claim.id)[1:-1]}: {error}"
             ) from error
     table = long_table("claims", [rows for one in found for rows in one.measured()])
     return Outcome(table, summarised(found), written(found, chosen), {})
@@ -207,13 +246,13 @@ def judged(own: Quantity, given: Given) -> Judged:
     try:
         found = own.compute(given)
     except MissingExtraError as error:
-        return Judged(given.claim, own.formula, None, " ".join(str(error).split()))
+        return Judged(given.claim, own, None, " ".join(str(error).split()))
     numbers = 1 if found.simulated else found.values.size
     if len(given.claim.figures) != numbers:
         raise ValueError(
-            f"stated={given.claim.stated!r} is not valid; it must be {counted(numbers, 'number')}"
+            f"stated={shown(given.claim.stated)} is not valid; it must be {counted(numbers, 'number')}"
         )
-    return Judged(given.claim, own.formula, found)
+    return Judged(given.claim, own, found)
 
 
 def summarised(found: Sequence[Judged]) -> pd.DataFrame:
@@ -238,14 +277,19 @@ def written(found: Sequence[Judged], chosen: Parameters) -> str:
     ]
     if absent := [one for one in found if one.verdict is Verdict.NOT_TESTABLE]:
         blocks.append("Not testable here:")
-        blocks.append("\n".join(_item(f"{one.claim.id}: {one.why}") for one in absent))
+        blocks.append("\n".join(_item(f"{_clipped(one.claim.id)}: {one.why}") for one in absent))
     return "\n\n".join(blocks) + "\n"
 
 
 RULES = """\
 Correct: equal up to 1e-9 of it. Correct to the digits given: within half a unit of the last digit; zeros that
 end a whole number count as digits up to the second (1000 is 950 to 1050, 10 is 9.5 to 10.5), and a plain 0 is
-exact. What is simulated is so where the 95 % interval of the mean holds such a number, and never more."""
+exact. To the one digit given: the same, of a single digit, which says little (1 is 0.5 to 1.5). What is
+simulated is so where the 95 % interval of the mean holds such a number, and never more.
+
+Where the source's data are not here, an analogue is measured. What is said of those data is not testable
+here, whatever the analogue shows. A general statement it can refute, not confirm: wrong where the 95 %
+interval excludes what is stated, else not testable here."""
 
 
 def _wrong(found: Sequence[Judged]) -> Iterator[str]:
@@ -256,27 +300,33 @@ def _wrong(found: Sequence[Judged]) -> Iterator[str]:
     lines = [["id", "stated", "recomputed", "unit", "off by"]]
     for one in found:
         claim = one.claim
-        shown = " ".join(f"{value:.4g}" for value in one._values)
-        lines.append([claim.id, claim.stated, shown, claim.unit, one.off])
+        recomputed = _clipped(" ".join(f"{value:.4g}" for value in one._values))
+        lines.append([*map(_clipped, (claim.id, claim.stated)), recomputed, claim.unit, one.off])
     yield aligned(lines, texts=1)
     reasons: dict[str, list[Judged]] = {}
     for one in found:
-        reasons.setdefault(one.formula, []).append(one)
+        reasons.setdefault(one.own.formula, []).append(one)
     items = []
     for formula, own in reasons.items():
-        ids = ", ".join(one.claim.id for one in own)
-        also = dict.fromkeys(one.found.also for one in own if one.found and one.found.also)
+        ids = ", ".join(_clipped(one.claim.id) for one in own)
+        parts = (part for one in own if one.found for part in (one.spread, one.found.also) if part)
+        also = dict.fromkeys(parts)
         items.append(_item(f"{ids}: {'; '.join([formula, *also])}"))
     yield "\n".join(items)
 
 
 def _source(name: str, found: Sequence[Judged]) -> str:
     counts = ", ".join(f"{n} {verdict}" for verdict, n in _counts(found).items() if n)
-    return _item(f"{name}: {counted(len(found), 'claim')}, {counts}")
+    return _item(f"{_clipped(name)}: {counted(len(found), 'claim')}, {counts}")
 
 
 def _counts(found: Sequence[Judged]) -> dict[Verdict, int]:
     return {verdict: sum(one.verdict is verdict for one in found) for verdict in Verdict}
+
+
+def _clipped(cell: str) -> str:
+    """A cell as a Markdown table can hold it."""
+    return (cell if len(cell) <= CLIPPED else f"{cell[: CLIPPED - 3]}...").replace("|", "\\|")
 
 
 def _item(text: str) -> str:

@@ -11,19 +11,26 @@ import numpy as np
 from estimators import EMA, DebiasedEMA, Kalman
 from estimators.shares import by_inverse_norm
 from experiments.claims_recomputed import Given, Quantity, Recomputed
-from experiments.claims_stated import Claim
+from experiments.claims_stated import SHOWN, Claim, shown
+from experiments.recall_memories import importable
 from experiments.recorder import MissingExtraError
 from experiments.registry import nearest
+from experiments.response import MEMORY
 from experiments.streams import Array
+from experiments.summaries import mean_interval
+from experiments.tables import quantity as told
 
 CHANNELS = 1000
 """In which the states of two filters are compared."""
 RATIOS = np.geomspace(1e-6, 100.0, 9)
 """q/r at which a Kalman filter is compared with the EMA that it settles to."""
+NO_TORCH = "it needs torch: pip install 'kalmean[torch]'"
 WARMUP, RAW = 100, 0.998
 """Steps at equal shares, and the share from then on, in the walkthrough of a jump."""
-MEMORY = 45
-"""Effective windows after which an EMA has settled for a float64: exp(-45) < 3e-20."""
+WIDEST = 100_000
+"""Effective window, samples, over ``MEMORY`` of which that walkthrough is followed."""
+GAP_SIGMA = 0.2
+"""State noise, sd, at which the gap that a stronger predictor closes is judged."""
 
 
 def _one(value: Any, also: str = "") -> Recomputed:
@@ -98,7 +105,7 @@ def _indexed(given: Given, values: Array, name: str) -> Recomputed:
 
 
 def _window_share(given: Given) -> Recomputed:
-    n = round(float(given.ema.effective_window))
+    n = given.windowed()
     return _one(
         given.ema.impulse_response(n).sum(), f"the newest {n} samples; 1 - 1/e is {-np.expm1(-1.0):.4f}"
     )
@@ -155,36 +162,53 @@ def _settled(given: Given) -> Recomputed:
 
 
 def _memory(given: Given) -> Recomputed:
-    """Bytes of the states of many channels: with q, r and gaps in common what is the same is held once."""
+    """Bytes of the states that two filters hold: of torch where gaps are shared, else those of NumPy."""
     drawn = np.random.default_rng([given.root_seed, crc32(given.claim.quantity.encode())])
     noise = drawn.standard_normal((50, CHANNELS))
     noise[::7] = np.nan
-    kalman = Kalman(q=0.01, r=1.0)
-    states = [estimator.filter(noise).state for estimator in (kalman, kalman.steady_state())]
-    needed, kept = (sum(np.unique(field).nbytes for field in state) for state in states)
-    own = kalman.state_bytes / EMA(0.5).state_bytes
-    common = f"{needed / kept:g} for {CHANNELS:,} channels with q, r and gaps in common, as in torch and JAX"
-    apart = f"{own:g} with q, r or gaps of their own, and in NumPy states"
-    if "shared" in given.claim.parameters:
-        return _one(needed / kept, f"{common}; {apart}")
-    return _one(own, f"{apart}; {common}")
+    own = np.where(drawn.random(noise.shape) < 0.1, np.nan, noise)
+    in_numpy = _times(noise, lambda sample: sample)
+    said = [f"{in_numpy:g} in NumPy"]
+    shared = "shared" in given.claim.parameters
+    if not importable("torch"):
+        if shared:
+            raise MissingExtraError(NO_TORCH)
+        return _one(in_numpy, said[0])
+    import torch
+
+    common, apart = (_times(samples, torch.from_numpy) for samples in (noise, own))
+    said += [f"{common:g} in torch with gaps in common", f"{apart:g} there with gaps of their own"]
+    return _one(common if shared else in_numpy, f"{CHANNELS:,} channels: {', '.join(said)}")
+
+
+def _times(samples: Array, given_as: Callable[[Array], Any]) -> float:
+    """Bytes of a Kalman filter's state over those of the EMA's that it settles to, after samples (T, N)."""
+    kalman, held = Kalman(q=0.01, r=1.0), []
+    for estimator in (kalman, kalman.steady_state()):
+        state: Any = estimator.init(given_as(samples[0]))
+        for sample in samples:
+            state = estimator.update(state, given_as(sample))
+        held.append(
+            sum(np.asarray(field).nbytes for field in state)
+        )  # what is shared is one float of 8 bytes
+    return held[0] / held[1]
 
 
 # --- what needs other packages, or other experiments --------------------------------------------------------
 
 
 def _batch_norm(given: Given) -> Recomputed:
-    try:
-        from torch.nn import BatchNorm1d
-    except ImportError as error:
-        raise MissingExtraError("it needs torch: pip install 'kalmean[torch]'") from error
+    if not importable("torch.nn"):
+        raise MissingExtraError(NO_TORCH)
+    from torch.nn import BatchNorm1d
+
     momentum = BatchNorm1d(1).momentum
     return _one(EMA.from_alpha(momentum).beta, f"its default momentum, {momentum:g}, weighs the newest batch")
 
 
 def _share(given: Given) -> Recomputed:
     if given.n < 1:
-        raise ValueError("n=0 is not valid; steps are counted from 1")
+        raise ValueError("n=0 is not valid; it must be an int >= 1, as steps are counted")
     return _of_walkthrough(given, given.n)
 
 
@@ -203,7 +227,7 @@ def _of_walkthrough(given: Given, step: int) -> Recomputed:
 def _steps_to(given: Given) -> Recomputed:
     from experiments.transition import steps_to
 
-    weights, step = _shares(given), round(given.stated)
+    weights, step = _shares(given), round(float(np.clip(given.stated, 0.0, MEMORY * WIDEST)))
     also = ""
     if 1 <= step <= weights.size - WARMUP:
         also = f"{step} steps after the jump it is {weights[WARMUP + step - 1]:.4f}"
@@ -215,7 +239,7 @@ def _shares(given: Given, least: int = 0) -> Array:
     from experiments.transition import shares
 
     warmup, raw = round(given.numbers.get("warmup", WARMUP)), given.numbers.get("raw", RAW)
-    steps = max(least - warmup, MEMORY * int(np.ceil(given.ema.effective_window)))
+    steps = max(least - warmup, MEMORY * (given.windowed(WIDEST) + 1))
     smoother = EMA(given["beta"], initial=0.5)
     weights: Array = shares(smoother, raw=raw, warmup=warmup, steps=steps, floor=0.0)
     return weights
@@ -223,18 +247,23 @@ def _shares(given: Given, least: int = 0) -> Array:
 
 def _gap_closed(given: Given) -> Recomputed:
     from experiments.recall import gap_closed
+    from experiments.recall_tasks import SIGMAS
 
-    return _repeated(given, gap_closed)
+    shares = dict(zip(SIGMAS, gap_closed(given.repetitions, given.root_seed), strict=True))
+    values = shares.pop(GAP_SIGMA)
+    others = (f"{_interval(own)} at sigma {sigma:g}" for sigma, own in shares.items())
+    return Recomputed(values, ", ".join(others), simulated=True)
 
 
 def _structure_share(given: Given) -> Recomputed:
     from experiments.recall import structure_share
 
-    return _repeated(given, structure_share)
+    return Recomputed(structure_share(given.repetitions, given.root_seed), simulated=True)
 
 
-def _repeated(given: Given, measure: Callable[..., Array]) -> Recomputed:
-    return Recomputed(measure(given.repetitions, given.root_seed), simulated=True)
+def _interval(values: Array) -> str:
+    mean, _, high, _ = mean_interval(values)
+    return told(mean, high - mean)
 
 
 QUANTITIES = (
@@ -333,6 +362,7 @@ QUANTITIES = (
         ("beta",),
         _batch_norm,
         {"library": "torch"},
+        needs=("torch",),
     ),
     Quantity(
         ("beta of a soft target update with rate {rate}",), "1 - rate", ("rate",), ("beta",), _soft_update
@@ -372,26 +402,34 @@ QUANTITIES = (
     ),
     Quantity(
         ("state size of a random-walk Kalman filter over the state size of an EMA",),
-        "bytes of what a state must hold: a mean for each channel, and the variances that differ",
+        "bytes of the states that the library holds",
         (),
         ("ratio",),
         _memory,
+        needs=("torch",),
     ),
     Quantity(
         ("loss gap closed by a stronger predictor over the same EMA traces",),
-        "share of the gap from the linear predictor to the exact ceiling that is closed, on the tokens of "
-        "experiment=recall rather than the source's text",
+        "share of the gap from the linear predictor to the exact ceiling that is closed, in nats, of lags 1, "
+        f"2, 3 and 5 pooled, at state noise sigma {GAP_SIGMA:g}",
         (),
         ("share",),
         _gap_closed,
+        needs=("sklearn",),
+        analogue="the tokens of experiment=recall",
+        lacks="the words speak of any predictor and text, which one analogue can refute, not confirm",
+        general=True,
     ),
     Quantity(
         ("structure accuracy of multi-timescale EMA traces over a supervised recurrent model",),
-        "accuracy of the traces over that of a GRU, on the grammar of experiment=recall rather than the "
-        "source's sentences",
+        "accuracy of a linear readout of the traces, with labels, over that of a GRU; the source's traces "
+        "learn without labels, its GRU reads both ways, and its sentences are natural",
         (),
         ("ratio",),
         _structure_share,
+        needs=("sklearn", "torch"),
+        analogue="the grammar of experiment=recall",
+        lacks="the source's sentences are not here",
     ),
 )
 
@@ -401,5 +439,6 @@ def quantity_of(claim: Claim) -> Quantity:
     for quantity in QUANTITIES:
         if quantity.says(claim.quantity) is not None:
             return quantity
-    valid = nearest(claim.quantity, [wording for quantity in QUANTITIES for wording in quantity.wordings])
-    raise ValueError(f"quantity={claim.quantity!r} is not one that is recomputed; {valid}")
+    wordings = [wording for quantity in QUANTITIES for wording in quantity.wordings]
+    valid = nearest(claim.quantity[:SHOWN], wordings)
+    raise ValueError(f"quantity={shown(claim.quantity)} is not one that is recomputed; {valid}")

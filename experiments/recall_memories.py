@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 from zlib import crc32
 
@@ -38,20 +37,34 @@ Tokens = NDArray[np.int64]
 def require_extra(needs_torch: bool = False) -> None:
     """Raise MissingExtraError, one line, where scikit-learn, or torch if that is needed, is not installed."""
     needed = ("sklearn.linear_model", "threadpoolctl", *["torch"] * needs_torch)
+    for name in needed:
+        if not importable(name):
+            names = "torch and scikit-learn" if needs_torch else "scikit-learn"
+            raise MissingExtraError(
+                f"recall needs {names} ({name} cannot be imported): pip install 'kalmean[training]'"
+            )
+
+
+def importable(name: str) -> bool:
+    """Whether a module is there and works."""
     try:
-        for name in needed:
-            import_module(name)
-    except ImportError as error:
-        names = "torch and scikit-learn" if needs_torch else "scikit-learn"
-        raise MissingExtraError(
-            f"recall needs {names} ({error.name or 'one of them'} cannot be imported): pip install "
-            "'kalmean[training]'"
-        ) from error
+        import_module(name)
+    except Exception:  # one that is broken fails as it likes, and otherwise at a second try
+        return False
+    return True
+
+
+def available(names: Iterable[str], given: str = "") -> str:
+    """Those of some modules that can be imported, joined by +, or none; ValueError where others are given."""
+    found = "+".join(sorted(name for name in names if importable(name))) or "none"
+    if given not in ("", found):
+        raise ValueError(f"experiment.packages={given!r} is not valid; what is needed and here is {found!r}")
+    return found
 
 
 def has_torch() -> bool:
     """Whether the memories that are learned can be."""
-    return find_spec("torch") is not None
+    return importable("torch")
 
 
 @contextmanager

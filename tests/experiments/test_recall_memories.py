@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +129,22 @@ def test_a_gru_reads_what_its_labels_ask_for() -> None:
         )
     assert first == again > 0.75
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("failure", [ImportError("libtorch"), OSError("libcudart"), RuntimeError("twice")])
+def test_a_package_that_is_broken_counts_as_absent(
+    failure: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        (tmp_path / "torch.py").write_text(f"raise {failure!r}")
+        broken.syspath_prepend(tmp_path)
+        broken.delitem(sys.modules, "torch", raising=False)
+        assert not recall_memories.has_torch()
+        assert recall_memories.available(["torch", "numpy"]) == "numpy"
+        with recall_memories.single_threaded():
+            assert tokens_recovered(0.5, "float16", 0, 0).min() > 0.0
+        with pytest.raises(MissingExtraError, match=r"^recall needs torch and scikit-learn \(torch cannot"):
+            recall_memories.require_extra(needs_torch=True)
 
 
 @pytest.mark.parametrize(
