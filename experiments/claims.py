@@ -213,7 +213,8 @@ class Judged:
 
     @property
     def _one(self) -> str:
-        return " (one digit only)" * (self.verdict is Verdict.TO_ONE_DIGIT)
+        single = all(figure.digits == 1 for figure in self.claim.figures)
+        return " (one digit only)" * (self.verdict is Verdict.TO_DIGITS and single)
 
 
 def _signed(value: float) -> str:
@@ -284,8 +285,8 @@ def written(found: Sequence[Judged], chosen: Parameters) -> str:
 RULES = """\
 Correct: equal up to 1e-9 of it. Correct to the digits given: within half a unit of the last digit; zeros that
 end a whole number count as digits up to the second (1000 is 950 to 1050, 10 is 9.5 to 10.5), and a plain 0 is
-exact. To the one digit given: the same, of a single digit, which says little (1 is 0.5 to 1.5). What is
-simulated is so where the 95 % interval of the mean holds such a number, and never more.
+exact. A single digit says little (1 is 0.5 to 1.5), and is said to be one. What is simulated is so where the
+95 % interval of the mean holds such a number, and never more.
 
 Where the source's data are not here, an analogue is measured. What is said of those data is not testable
 here, whatever the analogue shows. A general statement it can refute, not confirm: wrong where the 95 %

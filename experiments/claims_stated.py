@@ -29,7 +29,6 @@ class Verdict(StrEnum):
 
     CORRECT = "correct"
     TO_DIGITS = "correct to the digits given"
-    TO_ONE_DIGIT = "correct to the one digit given"
     WRONG = "wrong"
     NOT_TESTABLE = "not testable here"
 
@@ -73,10 +72,7 @@ class Figure:
         return cls(value, half, len(written) - zeros)
 
     def verdict(self, recomputed: float) -> Verdict:
-        """Judge by a number that is known: equal up to 1e-9 of it, within half a unit, or neither.
-
-        One number within half a unit of a single digit is told apart from what has more of them.
-        """
+        """Judge by a number that is known: equal up to 1e-9 of it, within half a unit, or neither."""
         apart = abs(self.value - recomputed)
         if apart <= EXACT * (abs(self.value) or 1.0):
             return Verdict.CORRECT
@@ -89,9 +85,7 @@ class Figure:
         return self._rounded(low - self.half <= self.value <= high + self.half)
 
     def _rounded(self, within: bool) -> Verdict:
-        if not within:
-            return Verdict.WRONG
-        return Verdict.TO_ONE_DIGIT if self.digits == 1 else Verdict.TO_DIGITS
+        return Verdict.TO_DIGITS if within else Verdict.WRONG
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from experiments.claims_stated import COLUMNS, Claim, Figure, Verdict, claims_of
 from experiments.recall_memories import importable
 from experiments.recorder import MissingExtraError
 
-GOOD = (Verdict.CORRECT, Verdict.TO_DIGITS, Verdict.TO_ONE_DIGIT)
+GOOD = (Verdict.CORRECT, Verdict.TO_DIGITS)
 SHIPPED = list(csv.DictReader(io.StringIO(claims.SHIPPED.read_text(encoding="utf-8"))))
 GAPS, SHARES = (0.90, 0.92, 0.91), (0.97, 0.95, 0.96)
 OTHER_GAPS = (0.5, 0.5, 0.5)
@@ -127,9 +127,8 @@ def test_decimals_count_zeros_among_them(number: float, decimals: int) -> None:
 def test_which_digits_a_text_gives(text: str, low: float, high: float) -> None:
     figure, apart = Figure.of(text), 1e-5 * (high - low)
     assert figure.verdict(figure.value) is Verdict.CORRECT
-    one = text in ("2", "2e3")
     for inside in (low, low + apart, high - apart, high):
-        assert figure.verdict(inside) is (Verdict.TO_ONE_DIGIT if one else Verdict.TO_DIGITS)
+        assert figure.verdict(inside) is Verdict.TO_DIGITS
         assert figure.verdict_within(inside, inside) is figure.verdict(inside)
     for outside in (low - apart, high + apart, np.nan, np.inf):
         assert figure.verdict(outside) is Verdict.WRONG
@@ -139,7 +138,7 @@ def test_a_plain_zero_is_exact() -> None:
     assert Figure.of("0").verdict(1e-12) is Verdict.CORRECT
     assert Figure.of("0").verdict(1e-6) is Verdict.WRONG
     assert Figure.of("1").verdict(1.0 + 1e-10) is Verdict.CORRECT
-    assert Figure.of("1").verdict(1.0 + 1e-8) is Verdict.TO_ONE_DIGIT
+    assert Figure.of("1").verdict(1.0 + 1e-8) is Verdict.TO_DIGITS
 
 
 @pytest.mark.parametrize("text", ["", "high", "nan", "inf", "1_0", "1,5", "0.5 s", "e3", ".", "\u0663"])
@@ -154,7 +153,7 @@ def test_what_is_no_number(text: str) -> None:
 def test_numbers_that_float64_has_not(text: str) -> None:
     with pytest.raises(ValueError, match=r"^stated=.* is not valid; it must be finite in float64"):
         Figure.of(text)
-    assert Figure.of("1e-300").verdict(1.4e-300) is Verdict.TO_ONE_DIGIT
+    assert Figure.of("1e-300").verdict(1.4e-300) is Verdict.TO_DIGITS
 
 
 @settings(deadline=None)
@@ -250,7 +249,6 @@ def test_every_row_against_a_formula_of_its_own(recall: Any) -> None:
         )
         assert found.verdict in list(Verdict)
         assert (found.verdict == Verdict.WRONG) == (claim["id"] in WRONG), found.id
-        assert (found.verdict == Verdict.TO_ONE_DIGIT) == (claim["id"] in ONE_DIGIT), found.id
         assert ("one digit only" in found.why) == (claim["id"] in ONE_DIGIT), found.id
         assert (found.verdict == Verdict.NOT_TESTABLE) == (claim["id"] == "traces.structure_share"), found.id
         assert found.why
@@ -281,7 +279,7 @@ def test_the_text_counts_and_lists_what_is_wrong(recall: Any) -> None:
     outcome = run()
     counts = outcome.summary["verdict"].value_counts()
     for verdict in Verdict:
-        assert f"| {verdict:<30} | {counts.get(verdict, 0):>6} |" in outcome.text
+        assert f"| {verdict:<27} | {counts.get(verdict, 0):>6} |" in outcome.text
     assert max(map(len, outcome.text.splitlines())) <= 110
     quoted = outcome.text.partition("\nWrong")[2].partition("\n")[2].partition("\nOthers")[0]
     wrong = outcome.summary.loc[outcome.summary["verdict"] == Verdict.WRONG, "id"]
@@ -308,7 +306,7 @@ def test_states_are_measured_where_they_are(tmp_path: Path, monkeypatch: pytest.
     path = table(tmp_path / "t.csv", rows)
     if importable("torch"):
         shared, own = (of(run(path), one["id"]) for one in rows)
-        assert (shared["recomputed"], shared["verdict"]) == ("1.001", "correct to the one digit given")
+        assert (shared["recomputed"], shared["verdict"]) == ("1.001", "correct to the digits given")
         assert "within the digits given (one digit only): " in shared["why"]
         assert (
             "2 in NumPy, 1.001 in torch with gaps in common, 2 there with gaps of their own" in shared["why"]
