@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.fronts import Candidate, Criterion, front
 from experiments.series import MOST
 from experiments.summaries import NEGLIGIBLE, Column, best
 from experiments.tables import cell, counted, quantity, shortened, signed, verdict_of
@@ -166,11 +167,11 @@ def _measured(summary: pd.DataFrame, table: pd.DataFrame, columns: Sequence[Colu
     }
     if compared:
         winners = best(table[table["stream"].isin(kept)], columns)
-        front, firsts = _front(rows), {row["stream"]: _setting(row) for row in reversed(rows)}
+        on_front, firsts = _front(rows), {row["stream"]: _setting(row) for row in reversed(rows)}
         is_first = [_setting(row) == firsts[row["stream"]] for row in rows]
         fields |= {
             "best": [(row["stream"], row["metric"], *_setting(row)) in winners for row in rows],
-            "front": [(row["stream"], *_place(row)) in front for row in rows],
+            "front": [(row["stream"], *_place(row)) in on_front for row in rows],
             "verdict": [
                 "baseline" if first else _verdict(row, known)
                 for row, first in zip(rows, is_first, strict=True)
@@ -231,35 +232,29 @@ def _place(row: Mapping[str, Any]) -> tuple[str, str, str]:
 def _front(rows: Sequence[Mapping[str, Any]]) -> set[tuple[str, str, str, str]]:
     """Streams and settings on the Pareto front of the stream: attenuation, lag and memory.
 
-    A setting is off the front where another is better in one of the three and no worse in the others, by more
-    than what counts as a tie: 0.1 dB, a thousandth of the lag.
+    A tie is within 0.1 dB, a thousandth of the lag.
     """
     there = {row["metric"].partition("@")[0] for row in rows}
     gain, lag = (next((metric for metric in of if metric in there), "") for of in (ATTENUATION, LAG))
+    criteria = (
+        Criterion(gain, "more", margin=0.1),
+        Criterion(lag, "less", share=NEGLIGIBLE),
+        Criterion(MEMORY, "less"),
+    )
     values: dict[str, dict[tuple[str, str, str], dict[str, float]]] = {}
     for row in rows:
         own = values.setdefault(row["stream"], {}).setdefault(_place(row), {})
         own[row["metric"].partition("@")[0]] = row["mean"]
     found = set()
     for stream, settings in values.items():
-        points = {}
-        for setting, own in settings.items():
-            point = -own.get(gain, math.nan), own.get(lag, math.nan), own.get(MEMORY, math.nan)
-            if all(map(math.isfinite, point)):
-                points[setting] = point
-        found |= {
-            (stream, *setting)
-            for setting, point in points.items()
-            if not any(_beats(other, point) for other in points.values())
-        }
-    return found
-
-
-def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    margins = 0.1, NEGLIGIBLE * abs(other[1]), 0.0
-    gains = [theirs - ours for ours, theirs in zip(one, other, strict=True)]
-    no_worse = all(gain >= -margin for gain, margin in zip(gains, margins, strict=True))
-    return no_worse and any(gain > margin for gain, margin in zip(gains, margins, strict=True))
+        candidates = [
+            Candidate(setting, own)
+            for setting, own in settings.items()
+            if all(math.isfinite(own.get(one.name, math.nan)) for one in criteria)
+        ]
+        beaten = front(candidates, criteria)
+        found |= {(stream, *own.key) for own, by in zip(candidates, beaten, strict=True) if by is None}
+    return found  # type: ignore[return-value]
 
 
 # --- numbers ------------------------------------------------------------------------------------------------

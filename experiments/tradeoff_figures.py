@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from experiments.figures import line, styled
+from experiments.fronts import front
 from experiments.tradeoff_families import NOISE, TUNED
-from experiments.tradeoff_fronts import front
 from experiments.tradeoff_view import Found
 
 DRAWN = 4

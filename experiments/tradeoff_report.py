@@ -10,12 +10,12 @@ import pandas as pd
 
 from estimators import EMA
 from experiments.agreement import EXPECTED, Agreement, agreement
+from experiments.fronts import Beaten, front
 from experiments.metrics import SETTLED
 from experiments.settings import budget
 from experiments.summaries import NEGLIGIBLE
 from experiments.tables import aligned, counted, wrapped
 from experiments.tradeoff_families import LAG, NOISE, TUNED, evaluated_from, expected_mse, objective
-from experiments.tradeoff_fronts import Beaten, front
 from experiments.tradeoff_view import EXACT, NEAR, ROUNDING, TIES, Found, cell, said
 
 SIDE = 4

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from estimators import Estimator, Trait
+from experiments.fronts import Candidate, Criterion
 from experiments.plan import Panel
 from experiments.settings import at_noise_gain
 from experiments.summaries import CONFIDENCE, Column
 from experiments.tables import quantity, verdict_of
 from experiments.tradeoff_families import NOISE, TUNED, family_of, windows_of
-from experiments.tradeoff_fronts import Candidate, Criterion
 
 EXACT, NEAR = "==", "="
 """What marks a value that ties with that of the first estimator: to rounding on every stream, or within the

@@ -20,6 +20,7 @@ from estimators.trend import Holt
 from experiments import tradeoff, tradeoff_families
 from experiments.agreement import EXPECTED, agreement
 from experiments.cells import Condition, Setting
+from experiments.fronts import Candidate, Criterion, beaten, front
 from experiments.job import Job
 from experiments.plan import Panel, panels
 from experiments.sensitivity import expected_rmse
@@ -29,7 +30,6 @@ from experiments.summaries import Rows, long_table, summarise
 from experiments.tradeoff import Parameters
 from experiments.tradeoff_families import expected_mse, family_of
 from experiments.tradeoff_figures import figures, standing
-from experiments.tradeoff_fronts import Candidate, Criterion, beaten, front
 from experiments.tradeoff_report import agreed, blocks_of, legend
 from experiments.tradeoff_view import Found
 
