@@ -29,7 +29,7 @@ SWITCHES = (
 def chromium(profile: Path) -> Iterator[Any]:
     """Start a browser with an empty profile and both logs; skip the test where there is none."""
     webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="needs selenium: pip install 'kalmean[test]'"
+        "selenium.webdriver", reason="needs selenium: pip install 'kalmean[browser]'"
     )
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")

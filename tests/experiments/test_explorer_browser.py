@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("selenium", reason="needs selenium: pip install 'kalmean[test]'")
+pytest.importorskip("selenium", reason="needs selenium: pip install 'kalmean[browser]'")
 pytest.importorskip("vl_convert", reason="needs kalmean[report]")
 
 from explorer_page import CHARTS, NAMES, Explorer, agree, opened, same, silently

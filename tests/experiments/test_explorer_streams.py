@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("selenium", reason="needs selenium: pip install 'kalmean[test]'")
+pytest.importorskip("selenium", reason="needs selenium: pip install 'kalmean[browser]'")
 pytest.importorskip("vl_convert", reason="needs kalmean[report]")
 
 from explorer_page import Explorer, agree, opened, silently
