@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
 from fractions import Fraction
@@ -39,18 +40,28 @@ def exact(values: object) -> list[Fraction]:
     return [Fraction(float(v)) for v in np.ravel(np.asarray(values, dtype=np.float64))]
 
 
+QUICK = 3
+"""Settings of a kind that the quick suite tries."""
+
+
 def name_of(estimator: Any) -> str:
     """Estimator in one line, without spaces."""
     return "".join(repr(estimator).split())
 
 
 def contract(settings: Iterable[Any]) -> list[Any]:
-    """Every check of the contract on every setting, named by both."""
-    return [
-        pytest.param(estimator, check, id=f"{name_of(estimator)}-{check.__name__}")
-        for estimator in settings
-        for check in yield_checks(estimator)
-    ]
+    """Every check of the contract on every setting, named by both; slow after the first few of a kind."""
+    cases, seen = [], Counter[Any]()
+    for estimator in settings:
+        kind = type(estimator), type(getattr(estimator, "estimator", None))
+        seen[kind] += 1
+        marks = [pytest.mark.slow] * (seen[kind] > QUICK)
+        name = name_of(estimator)
+        cases += [
+            pytest.param(estimator, check, id=f"{name}-{check.__name__}", marks=marks)
+            for check in yield_checks(estimator)
+        ]
+    return cases
 
 
 def streams(

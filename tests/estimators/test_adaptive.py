@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data import contract
 
 from estimators import EMA, Kalman, Trait
 from estimators.adaptive import MehraKalman, VariationalKalman
-from estimators.checks import yield_checks
 
 SETTINGS = {
     "mehra": MehraKalman(),
@@ -19,12 +19,9 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "check"),
-    [pytest.param(n, c, id=f"{n}-{c.__name__}") for n, e in SETTINGS.items() for c in yield_checks(e)],
-)
-def test_contract(name: str, check: Any) -> None:
-    check(SETTINGS[name])
+@pytest.mark.parametrize(("estimator", "check"), contract(SETTINGS.values()))
+def test_contract(estimator: Any, check: Any) -> None:
+    check(estimator)
 
 
 def walk(s: float, steps: int = 2000, channels: int = 200, seed: int = 0) -> tuple[Any, Any]:

@@ -230,6 +230,7 @@ def test_power(s: float, what: str, times: float) -> None:
         assert flagged < 0.4  # the most powerful test of all finds no more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [4.0, 0.25])
 def test_power_without_a_likelihood_ratio(times: float) -> None:
     """What was known to change by sample leaves the gain in its place, which needs no fit."""

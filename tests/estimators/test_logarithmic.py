@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from data import contract
 from scipy import stats
 
 from estimators import (
@@ -27,7 +28,6 @@ from estimators import (
     SwitchingKalman,
     Trait,
 )
-from estimators.checks import yield_checks
 from estimators.logarithmic import lognormal_variance
 
 nan, inf = math.nan, math.inf
@@ -84,14 +84,7 @@ def start_of(estimator: Any) -> float:
     return 1.0 if math.isnan(log_mean) else math.exp(log_mean)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "check"),
-    [
-        pytest.param(estimator, check, id=f"{''.join(repr(estimator).split())}-{check.__name__}")
-        for estimator in SETTINGS
-        for check in yield_checks(estimator)
-    ],
-)
+@pytest.mark.parametrize(("estimator", "check"), contract(SETTINGS))
 def test_contract(estimator: Any, check: Any) -> None:
     check(estimator)
 

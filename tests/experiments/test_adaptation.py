@@ -256,6 +256,7 @@ def test_cells_that_fail_are_counted(kalmean: Any, monkeypatch: pytest.MonkeyPat
     assert "Without the 1 of 72 cells that failed." in ran.out
 
 
+@pytest.mark.slow
 def test_where_all_cells_fail_nothing_else_does(kalmean: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(condition: Any, estimator: Any, repetitions: Any) -> Any:
         raise ArithmeticError("unlucky")

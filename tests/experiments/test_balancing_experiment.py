@@ -119,6 +119,7 @@ def test_rows_and_text(small: Any) -> None:
     assert all(f"- loss x {scale:g}, floor binding in " in text for scale in SCALES)
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_table_and_more_seeds_begin_with_it(small: Any) -> None:
     tables = [
         (small(f"seeds={seeds}", output=output).folder / "table.csv").read_bytes()

@@ -322,6 +322,7 @@ def test_states_are_measured_where_they_are(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_changed_figure_changes_its_verdict_alone(tmp_path: Path, recall: Any) -> None:
+    pytest.importorskip("torch")
     before = run().summary.set_index("id")["verdict"]
     changed = [dict(claim) for claim in SHIPPED]
     for claim in changed:
@@ -346,6 +347,7 @@ def test_no_verdict_depends_on_order(tmp_path: Path, recall: Any) -> None:
 
 
 def test_an_analogue_refutes_a_general_statement_and_confirms_nothing(recall: Any) -> None:
+    pytest.importorskip("torch")
     ids = "traces.predictor_ablation", "traces.structure_share"
     ablation, share = (of(run(), name) for name in ids)
     assert ablation["verdict"] == "wrong"

@@ -77,6 +77,7 @@ def test_no_tie_is_claimed_where_there_is_none(kalmean: Kalmean) -> None:
     assert re.match(r"moving_average -[56]\.\d+ ± 0\.\d+$", lines(ran.out, "atten. (dB)"))
 
 
+@pytest.mark.slow
 def test_what_is_shown_with_truth_and_without(kalmean: Kalmean) -> None:
     known = kalmean("seeds=2", "stream.steps=200").out
     for label in (
@@ -197,6 +198,7 @@ def test_many_estimators_still_fit_in_a_figure(kalmean: Kalmean) -> None:
     assert len(ran.summary["estimator"].unique()) == 12
 
 
+@pytest.mark.slow
 def test_columns_are_metrics_that_exist(kalmean: Kalmean) -> None:
     from experiments import compare
 

@@ -623,6 +623,7 @@ def test_match_and_tune_exclude_each_other_at_any_point() -> None:
     assert "exclude each other" in refusal("match=none,delay", "tune=rmse")
 
 
+@pytest.mark.slow
 def test_an_experiment_without_cells_is_not_swept(refused: Refused) -> None:
     message = "experiment=response has no cells to sweep; leave out -m"
     assert refused("experiment=response", "-m", "root_seed=1,2") == message

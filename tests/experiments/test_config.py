@@ -377,6 +377,7 @@ def test_what_can_be_read_and_what_is_no_name_is_left_as_it_is(override: str) ->
     assert config.quoted(override) == override
 
 
+@pytest.mark.slow
 def test_a_column_of_any_name_is_found(kalmean: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "my (log).csv").write_text(
         "step,loss (train)\n" + "".join(f"{t},{2 + t % 7}\n" for t in range(40))

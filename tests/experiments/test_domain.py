@@ -447,6 +447,7 @@ SMALL = (
 )
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes_and_more_seeds_begin_with_them(kalmean: Any) -> None:
     one, other = (kalmean(*SMALL, output=output) for output in ("one", "two"))
     names = "table.csv", "summary.csv", "summary.md"

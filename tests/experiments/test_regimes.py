@@ -271,6 +271,7 @@ def test_the_text_says_of_all_regimes_what_the_table_holds(kalmean: Any) -> None
         assert row[2].startswith(f"{own['value'].median():.4g} (")
 
 
+@pytest.mark.slow
 def test_each_goal_is_stated_with_its_figure(kalmean: Any) -> None:
     ran = kalmean("experiment=regimes", *SMALL)
     goals = [line for line in ran.out.splitlines() if line.startswith("- ")]

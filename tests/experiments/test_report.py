@@ -264,6 +264,7 @@ def test_a_run_without_failures_has_none_to_show(swept: Path) -> None:
 
 
 def test_what_does_not_fit_is_left_out_and_said_to_be(tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert", reason="needs kalmean[report], whose charts take most of the room")
     values = {f"estimator {n}": {"rmse": [1.0 + n, 2.0], "bias": [0.1 * n, 0.3]} for n in range(7)}
     folder = measured(tmp_path / "run", values, streams=500)
     (folder / "figures").mkdir()

@@ -130,6 +130,7 @@ def test_times_are_exempt(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- from nothing -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [[], ["compare"]])
 def test_nothing_of_an_earlier_run_is_used_or_touched(names: list[str], root: Path) -> None:
     clean = made(root)

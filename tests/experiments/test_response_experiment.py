@@ -134,6 +134,7 @@ def test_settings_that_are_refused(refused: Callable[..., str], override: str, p
     assert part in refused("experiment=response", override)
 
 
+@pytest.mark.slow
 def test_other_matches_are_refused_rather_than_ignored(kalmean: Callable[..., Any], capsys: Any) -> None:
     from experiments.__main__ import main
 

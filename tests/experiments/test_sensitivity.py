@@ -70,6 +70,7 @@ def test_the_right_beta_has_the_least_error_in_closed_form() -> None:
 # --- simulation ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_simulated_errors_agree_with_the_closed_form(kalmean: Any) -> None:
     ran = kalmean("experiment=sensitivity", "seeds=40", "stream.steps=4000", "stream.s=1e-3")
     table = ran.table

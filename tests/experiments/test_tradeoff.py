@@ -539,6 +539,7 @@ def test_the_documented_command_can_be_handed_to_slurm(tmp_path: Path) -> None:
     assert list(job.setup.estimators) == ["ema", "kalman"]
 
 
+@pytest.mark.slow
 def test_the_same_command_leaves_the_same_bytes(kalmean: Any) -> None:
     few = [*SMALL, "seeds=3", "estimators=[ema,moving_average,kalman_bank]", "experiment=tradeoff"]
     one, other = kalmean(*few, output="one"), kalmean(*few, output="other")
