@@ -15,7 +15,7 @@ test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -n auto --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

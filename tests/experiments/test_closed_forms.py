@@ -67,11 +67,13 @@ def test_no_closed_form_is_wrong(summaries: list[pd.DataFrame]) -> None:
 
 def test_a_closed_form_that_is_wrong_is_noticed_and_no_other(summaries: list[pd.DataFrame]) -> None:
     """Off by two and a half errors that the mean of one run has."""
-    fair = pooled(summaries)
-    for name, away in fair.iloc[::5].items():
+    fair, names = pooled(summaries), [one[KEYS].agg(" ".join, axis=1) for one in summaries]
+    times = pd.concat(names).value_counts()
+    everywhere = fair[times.reindex(fair.index) == len(SEEDS)]  # tuned settings differ from run to run
+    assert len(everywhere) > 50
+    for name, away in everywhere.iloc[::5].items():
         moved = []
-        for one in summaries:
-            own = one[KEYS].agg(" ".join, axis=1)
+        for one, own in zip(summaries, names, strict=True):
             error = (0.48 * (one["high"] - one["mean"]))[own == name].sum()
             off = np.where(own == f"{name}{EXPECTED}", -2.5 * np.copysign(error, away), 0.0)
             moved.append(one.assign(mean=one["mean"] + off))
