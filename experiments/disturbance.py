@@ -13,14 +13,14 @@ from estimators import Estimator, LinearEstimator, MovingAverage, Trait
 from experiments import disturbance_betas
 from experiments.agreement import agreement, closed_form
 from experiments.cells import Condition
+from experiments.disturbance_betas import REMOVED, decibels
 from experiments.disturbance_figures import Shown, beside_zero, bode, needed
-from experiments.disturbance_text import REMOVED, bullets, decibels, narrowed, span
 from experiments.metrics import Measured, Trial, attenuation, mean_over_time
 from experiments.plan import Panel
 from experiments.runs import Report
 from experiments.streams import Array
 from experiments.summaries import Column
-from experiments.tables import counted, quantity, verdict_of
+from experiments.tables import counted, items, narrowed, quantity, span, verdict_of
 
 SETTLED = 1e-12
 """Weight left behind the burn-in below which a filter is its closed form."""
@@ -169,7 +169,8 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
         )
         blocks += _tables(found, own, with_linear=not again)
         said = list(sentences(found, own, with_linear=not again))
-        conclusions.append(f"A cosine of {own.amplitude:g} noise sd on {panel.stream}:\n\n{bullets(said)}")
+        told = items(f"{one}." for one in said)
+        conclusions.append(f"A cosine of {own.amplitude:g} noise sd on {panel.stream}:\n\n{told}")
     blocks += [
         "By map: amplitude of what the map that a run used makes of the cosine, with what of its scatter\n"
         "lies at that frequency. By effect: root mean square of the estimate with the cosine less the one\n"
@@ -185,7 +186,7 @@ def report(panels: Sequence[Panel], summary: pd.DataFrame) -> Report:
         *conclusions,
         "The least beta of an EMA that attains a level, its lag in samples and in periods of the cosine:",
         disturbance_betas.table(betas),
-        bullets(list(disturbance_betas.sentences(betas))),
+        items(f"{one}." for one in disturbance_betas.sentences(betas)),
         str(agreement(summary)),
     ]
     columns = [Column(metric(f), f"f = {f:g} (dB)", MARGIN, better="more") for f in chosen.frequencies]

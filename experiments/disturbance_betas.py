@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from estimators import EMA
-from experiments.disturbance_text import beta_text, decibels, narrowed, span
+from experiments.streams import Array
+from experiments.tables import beta_text, narrowed, span
 
 MEMORY = 45
 """Effective windows after which no weight is left that a float64 sum could show: exp(-45) < 3e-20."""
+REMOVED = 1e-10
+"""Share of a sinusoid below which what is left is rounding."""
 SMALLER = 1e-6
 """Share by which 1 - beta is raised to see that no smaller beta attains as much."""
 LONGEST = 10_000_000
@@ -91,6 +94,13 @@ def sentences(betas: Sequence[Reached]) -> Iterator[str]:
     for level in dict.fromkeys(one.level for one in there):
         periods = [one.lag * one.f for one in there if one.level == level]
         yield f"{level:g} dB cost a lag of {span(periods, plus=False)} periods of the disturbance"
+
+
+def decibels(share: Any) -> Array:
+    """Attenuation that leaves a share of an amplitude, in dB; NaN where nothing but rounding is left."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        attenuation: Array = np.where(share > REMOVED, -20.0 * np.log10(share), np.nan)
+    return attenuation
 
 
 def table(betas: Sequence[Reached]) -> str:

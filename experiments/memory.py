@@ -11,7 +11,6 @@ import numpy as np
 from estimators import Estimator, KalmanBank, LinearEstimator, MovingAverage, RunningMedian
 from experiments import memory_stalls
 from experiments.agreement import agreement, closed_form
-from experiments.disturbance_text import beta_text, bullets, narrowed, span
 from experiments.memory_figures import by_bytes, by_storage
 from experiments.metrics import Measured
 from experiments.runs import Outcome
@@ -19,7 +18,7 @@ from experiments.settings import BUDGET, TUNING_STREAMS, Tune, Tuner, at_noise_g
 from experiments.setup import Setup, setting
 from experiments.streams import Array, GradientRatio, is_plain_walk
 from experiments.summaries import Column, Rows, long_table, mean_interval, summarise
-from experiments.tables import counted, latex, quantity
+from experiments.tables import beta_text, counted, items, latex, narrowed, quantity, span
 
 RMSE = Column("rmse", "RMSE", better="less")
 LEAST, MOST = 1e-6, 1e6
@@ -127,7 +126,7 @@ def run(setup: Setup) -> Outcome:
     blocks = [
         *_text(found, setup),
         *memory_stalls.text(grid, stored, held),
-        bullets([*sentences(found), *memory_stalls.sentences(grid, stored.rmse, held)]),
+        items(f"{one}." for one in (*sentences(found), *memory_stalls.sentences(grid, stored.rmse, held))),
         str(agreement(summary)),
         memory_stalls.unjudged(grid),
     ]

@@ -13,12 +13,11 @@ import numpy as np
 from estimators import EMA, LinearEstimator
 from experiments.agreement import closed_form
 from experiments.cells import Condition
-from experiments.disturbance_text import beta_text, narrowed
 from experiments.memory_storage import STORAGES, Storage, measured_stall, stall, stored
 from experiments.metrics import Measured
 from experiments.streams import Array, GradientRatio
 from experiments.summaries import Column, Rows, mean_interval
-from experiments.tables import aligned, quantity, wrapped
+from experiments.tables import aligned, beta_text, narrowed, quantity, wrapped
 from experiments.tradeoff_families import every_setting, expected_mse
 
 SETTLED = 30.0

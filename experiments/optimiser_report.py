@@ -15,7 +15,7 @@ from experiments.problems import Characters
 from experiments.setup import Setup
 from experiments.streams import Array
 from experiments.summaries import mean_interval
-from experiments.tables import aligned, counted, quantity, wrapped
+from experiments.tables import aligned, counted, items, quantity, wrapped
 from experiments.training import (
     ADAMS,
     BASELINE,
@@ -63,7 +63,7 @@ def written(
             f"optimiser: whether better filtered gradients train better; {counted(chosen.steps, 'step')}, "
             f"{counted(setup.seeds, 'seed')} (weights, batches, noise), root seed {setup.root_seed}."
         ),
-        "\n".join(wrapped(f"- {name}: {REGIMES[name].words}", "  ") for name in chosen.regimes),
+        items(f"{name}: {REGIMES[name].words}" for name in chosen.regimes),
     ]
     if moments:
         blocks += _of_moments(chosen, moments, summary)
@@ -140,7 +140,7 @@ def _of_moments(chosen: Parameters, moments: Sequence[Judged], summary: pd.DataF
     verdicts = [said for goal in GOALS if (said := _verdict(goal, summary))]
     if verdicts:
         yield "Goals, for batches of 32 or fewer, untuned:"
-        yield "\n".join(wrapped(f"- {said}", "  ") for said in verdicts)
+        yield items(verdicts)
 
 
 def _verdict(goal: Goal, summary: pd.DataFrame) -> str:

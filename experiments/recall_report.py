@@ -45,7 +45,7 @@ from experiments.recall_tasks import (
 from experiments.setup import Setup
 from experiments.streams import Array
 from experiments.summaries import Column, mean_interval
-from experiments.tables import aligned, counted, quantity, verdict_of, wrapped
+from experiments.tables import aligned, counted, items, quantity, verdict_of, wrapped
 
 if TYPE_CHECKING:
     from experiments.recall import Parameters
@@ -163,11 +163,11 @@ def written(found: Found, setup: Setup, summary: pd.DataFrame, goals: Iterable[s
         ),
         _precision_table(found),
         "Goals:",
-        "\n".join(wrapped(f"- {said}", "  ") for said in goals),
+        items(goals),
         "What the data-processing inequality shows, and what not:",
-        "\n".join(wrapped(f"- {said}", "  ") for said in inequality(found)),
+        items(inequality(found)),
         "Also:",
-        "\n".join(wrapped(f"- {said}", "  ") for said in findings(found)),
+        items(findings(found)),
         str(agreement(summary)),
     ]
     return "\n\n".join(blocks) + "\n"

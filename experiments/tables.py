@@ -6,6 +6,7 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence, Set
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from experiments.summaries import ANY, Column, best
 
 WIDTH = 110
 """Columns of a page of text."""
+NEAR_ONE = 1e-6
+"""1 - beta below which six digits of beta say nothing of it."""
 BEST = "* better than all others on its stream by the paired 95 % interval, with what ties with it."
 """What the mark says that ``starred`` sets."""
 
@@ -241,6 +244,44 @@ def wrapped(text: str, indent: str = "", first: str = "") -> str:
     """A paragraph in lines no longer than a table, the ones after the first by an indent."""
     whole: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
     return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=indent, **whole)
+
+
+def items(said: Iterable[str]) -> str:
+    """Sentences as a list, one to an item."""
+    return "\n".join(wrapped(f"- {one}", "  ") for one in said)
+
+
+def narrowed(lines: Sequence[Sequence[str]], texts: int = 1, kept: int = 1, group: int = 1) -> str:
+    """Aligned tables no wider than a page, one below the other, of as many columns each as can be.
+
+    kept: columns that each repeats; group: further ones that stay together.
+    """
+    first = [list(line[:kept]) for line in lines]
+    more = (len(lines[0]) - kept) // group
+    for parts in range(1, max(more, 1) + 1):
+        ends = [kept + group * (more * part // parts) for part in range(parts + 1)]
+        tables = [
+            aligned([[*own, *line[low:high]] for own, line in zip(first, lines, strict=True)], texts=texts)
+            for low, high in pairwise(ends)
+        ]
+        if all(len(table.partition("\n")[0]) <= WIDTH for table in tables):
+            break
+    return "\n\n".join(tables)
+
+
+def span(values: Sequence[float], plus: bool = True, digits: int = 2) -> str:
+    """The least and the largest of some values, to so many digits after the point."""
+    finite = [value for value in values if np.isfinite(value)]
+    if not finite:
+        return "no"
+    sign, zero = "+" if plus else "", f"{0.0:.{digits}f}"
+    ends = (f"{end:{sign}.{digits}f}" for end in (min(finite), max(finite)))
+    return " to ".join(dict.fromkeys(f"{sign}{zero}" if end == f"-{zero}" else end for end in ends))
+
+
+def beta_text(beta: float) -> str:
+    """A beta to six digits, by its distance to 1 where these would be nines."""
+    return f"{beta:.6g}" if 1.0 - beta > (1.0 - 1e-6) * NEAR_ONE else f"1 - {1.0 - beta:.3g}"
 
 
 def counted(number: int, what: str) -> str:

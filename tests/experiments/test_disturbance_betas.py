@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from estimators import EMA
 from experiments.disturbance_betas import Reached, reached, sentences, table
-from experiments.disturbance_text import beta_text, narrowed, span
+from experiments.tables import beta_text, narrowed, span
 
 
 @pytest.mark.parametrize("level", [20.0, 30.0, 40.0])
